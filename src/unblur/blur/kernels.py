@@ -1,0 +1,135 @@
+"""Point-spread functions, and the convolution that applies them.
+
+A blurred picture is modelled as `blurred = kernel * sharp`: every point of the scene becomes the kernel. All kernels
+here sum to 1 (no light is lost), are centred (nothing is shifted) and come in batches: a parameter may be a number or
+a tensor of shape (B,), and the kernel then has shape (size, size) or (B, size, size), on the parameter's device.
+`size` is odd and is the side of the square the kernel lies in; a kernel larger than that is cut off.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+Number = float | Tensor
+
+SHAKE_FREQUENCIES = 8
+"""Number of frequencies in a hand-shake path; the k-th makes k/2 turns during the exposure."""
+
+
+def gaussian_kernel(sigma: Number, size: Number, canvas: int | None = None) -> Tensor:
+    """Return the Gaussian exp(-r²/2σ²), sampled at pixel centres within a square of side `size`, summing to 1.
+
+    A larger `sigma` (pixels) blurs more; 0 does not blur. `canvas` is the side of the returned square where it is to be
+    larger than `size` (a batch of several sizes); the rest is zero. This is the kernel of OpenCV's and
+    torchvision's Gaussian blur.
+    """
+    sigma, size = torch.as_tensor(sigma, dtype=torch.float32), torch.as_tensor(size)
+    x = _offsets(canvas or int(size.max()), sigma.device)
+    inside = x.abs() <= (size[..., None] - 1) / 2
+    line = torch.exp(-(x**2) / (2 * sigma[..., None] ** 2).clamp_min(1e-12)) * inside
+    return _normalised(line[..., :, None] * line[..., None, :])
+
+
+def defocus_kernel(radius_px: Number, size: int) -> Tensor:
+    """Return a disc of even light, the circle of confusion of an ideal lens out of focus, with a soft edge.
+
+    Each pixel holds the share of its area that the disc covers (estimated on 8×8 points); a radius below half a
+    pixel hardly blurs.
+    """
+    radius = torch.as_tensor(radius_px, dtype=torch.float32)[..., None, None]
+    points = 8
+    fine = (torch.arange(size * points, device=radius.device) + 0.5) / points - size / 2
+    covered = (fine[:, None] ** 2 + fine[None, :] ** 2 <= radius.clamp_min(0.1) ** 2).float()
+    shape = (*covered.shape[:-2], size, points, size, points)
+    return _normalised(covered.reshape(shape).mean(dim=(-3, -1)))
+
+
+def motion_kernel(length_px: Number, angle_deg: Number, size: int) -> Tensor:
+    """Return the kernel of a straight, even motion.
+
+    A longer `length_px` blurs more; at angle 0 an odd whole length is a row of that many equal pixels, and 1 pixel
+    does not blur (at other angles it hardly does). The angle turns anti-clockwise from the x axis.
+    """
+    length = torch.as_tensor(length_px, dtype=torch.float32)[..., None, None]
+    angle = torch.deg2rad(torch.as_tensor(angle_deg, dtype=torch.float32, device=length.device))[..., None, None]
+    x = _offsets(size, length.device)
+    x, y = x[None, :], -x[:, None]  # y points up
+    along, across = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
+    on_segment = (length.clamp_min(1) / 2 + 0.5 - along.abs()).clamp(0, 1)
+    return _normalised(on_segment * (1 - across.abs()).clamp_min(0))
+
+
+def draw_shake(generator: torch.Generator) -> Tensor:
+    """Draw the random numbers of one hand-shake, shape (2, 2, SHAKE_FREQUENCIES): axis, cosine or sine, frequency."""
+    return torch.randn(2, 2, SHAKE_FREQUENCIES, generator=generator)
+
+
+def shake_kernel(extent_px: Number, smoothness: Number, draws: Tensor, size: int, steps: int = 192) -> Tensor:
+    """Return the kernel of a random hand-shake during the exposure.
+
+    The camera follows a path x(t) = Σ_k (a_k cos πkt + b_k sin πkt) / k^smoothness for t in [0, 1], with a, b
+    from `draw_shake`; light is even in time, so slow parts of the path are bright. `extent_px` is the longer side of the
+    path's bounding box; a higher `smoothness` (1 to 3) makes the path calmer and straighter. `draws` has shape
+    (2, 2, F) or (B, 2, 2, F). The kernel's centre of mass is its middle.
+    """
+    extent = torch.as_tensor(extent_px, dtype=torch.float32, device=draws.device)[..., None, None]
+    power = torch.as_tensor(smoothness, dtype=torch.float32, device=draws.device)[..., None, None, None]
+    k = torch.arange(1, SHAKE_FREQUENCIES + 1, device=draws.device)
+    turns = math.pi * k * torch.linspace(0, 1, steps, device=draws.device)[:, None]  # (T, F)
+    waves = torch.stack([turns.cos(), turns.sin()])  # (2, T, F)
+    path = torch.einsum("...acf,ctf->...ta", draws / k**power, waves)  # (..., T, 2)
+    path = path - path.mean(dim=-2, keepdim=True)
+    box = path.amax(dim=-2, keepdim=True) - path.amin(dim=-2, keepdim=True)
+    return _drawn(path * extent / box.amax(dim=-1, keepdim=True).clamp_min(1e-6), size)
+
+
+def convolve(images: Tensor, kernels: Tensor) -> Tensor:
+    """Return each image convolved with its kernel; borders are reflected without repeating the edge.
+
+    `images` (B, C, H, W), any size from 1×1; `kernels` (B, k, k) or (k, k), k odd. By FFT, so that the cost does not
+    depend on k; equal to a direct convolution to about 1e-6.
+    """
+    kernels = kernels.expand(images.shape[0], *kernels.shape[-2:])
+    radius = kernels.shape[-1] // 2
+    height, width = images.shape[-2:]
+    rows, columns = (_reflected(n, radius, images.device) for n in (height, width))
+    padded = images[:, :, rows][:, :, :, columns]
+    size = padded.shape[-2:]
+    spectrum = torch.fft.rfft2(padded) * torch.fft.rfft2(kernels.to(images.dtype), s=size)[:, None]
+    full = torch.fft.irfft2(spectrum, s=size)
+    return full[:, :, 2 * radius :, 2 * radius :].contiguous()
+
+
+def _offsets(size: int, device: torch.device) -> Tensor:
+    """Return the distances of pixel centres from the middle of a row of `size`."""
+    return torch.arange(size, device=device, dtype=torch.float32) - (size - 1) / 2
+
+
+def _normalised(kernel: Tensor) -> Tensor:
+    return kernel / kernel.sum(dim=(-2, -1), keepdim=True)
+
+
+def _drawn(path: Tensor, size: int) -> Tensor:
+    """Return `path` (..., T, 2), x right and y down from the middle, drawn into a square with bilinear weights."""
+    batch = path.shape[:-2]
+    points = path.reshape(-1, *path.shape[-2:]) + (size - 1) / 2  # (B, T, 2)
+    corner = points.floor()
+    share = points - corner
+    kernel = torch.zeros(points.shape[0], size * size, device=path.device)
+    for dx in (0, 1):
+        for dy in (0, 1):
+            x, y = corner[..., 0] + dx, corner[..., 1] + dy
+            weight = (share[..., 0] - (1 - dx)).abs() * (share[..., 1] - (1 - dy)).abs()
+            weight = weight * ((x >= 0) & (x < size) & (y >= 0) & (y < size))
+            index = (y.clamp(0, size - 1) * size + x.clamp(0, size - 1)).long()
+            kernel.scatter_add_(1, index, weight)
+    return _normalised(kernel.reshape(*batch, size, size))
+
+
+def _reflected(length: int, radius: int, device: torch.device) -> Tensor:
+    """Return the indices of a row of `length` continued by `radius` on both sides: ...2 1 | 0 1 2 ... n-1 | n-2..."""
+    index = torch.arange(-radius, length + radius, device=device)
+    period = max(2 * (length - 1), 1)
+    index = index.remainder(period)
+    return torch.where(index >= length, period - index, index) if length > 1 else torch.zeros_like(index)

@@ -1,0 +1,46 @@
+"""The networks: one file each, listed here. `create` builds one by name."""
+
+from typing import Any
+
+from torch import nn
+
+from unblur.errors import UnknownName
+from unblur.models import nafnet, reduced_deblurnet
+from unblur.models.arch import Arch
+
+ARCHITECTURES: dict[str, Arch] = {
+    arch.name: arch
+    for arch in (
+        nafnet.ARCH,
+        reduced_deblurnet.ARCH,
+    )
+}
+"""Every architecture there is. A new one is a file beside this one and a line here."""
+
+
+def find(name: str) -> Arch:
+    """Return the facts of an architecture; `UnknownName` gives the nearest name."""
+    if name not in ARCHITECTURES:
+        raise UnknownName("model", name, ARCHITECTURES, "`unblur models` lists all of them.")
+    return ARCHITECTURES[name]
+
+
+def full_options(name: str, **options: Any) -> dict[str, Any]:
+    """Return every option of the network with its value: the defaults, changed by `options`."""
+    arch = find(name)
+    for option in options:
+        if option not in arch.options:
+            raise UnknownName(f"option of {name}", option, arch.options)
+    return {**arch.options, **options}
+
+
+def create(name: str, **options: Any) -> nn.Module:
+    """Return a network with fresh random weights, float32, on the CPU, in training mode.
+
+    Its `arch_name` and `arch_options` say what it is, and go into every checkpoint. Raises `UnknownName` for an unknown network or
+    option. Random weights come from torch's global generator: call `torch.manual_seed` first to repeat them.
+    """
+    options = full_options(name, **options)
+    model = find(name).build(**options)
+    model.arch_name, model.arch_options = name, options
+    return model

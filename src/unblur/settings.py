@@ -1,0 +1,102 @@
+"""Strict settings: YAML in, frozen pydantic models out.
+
+Experiments and recipes are plain data. A key that is not known is an error which names the nearest key that is,
+so that a slip of the pen cannot change a training silently.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unblur.errors import SettingsError, suggestion
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, no unknown keys, no silent conversion from text to number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+SomeSettings = TypeVar("SomeSettings", bound=Settings)
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file holds. Raises `SettingsError` with line and column where it is not YAML."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise SettingsError(f"{path} does not exist.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read as text: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise SettingsError(f"{path} is not valid YAML{place}: {getattr(error, 'problem', error)}") from None
+
+
+def parse_value(text: str) -> Any:
+    """Return the value of a `--set key=value`, read as YAML does: 1e-3 is a number, [1, 2] a list."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def validated(kind: type[SomeSettings], data: Any, source: str) -> SomeSettings:
+    """Return `data` as settings of `kind`; every mistake becomes one `SettingsError` that starts with `source`."""
+    if not isinstance(data, dict):
+        raise SettingsError(f"{source} holds {type(data).__name__}, not a table of keys and values.")
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise SettingsError(f"{source}: " + "; ".join(_describe(kind, data, e) for e in error.errors())) from None
+
+
+def _describe(kind: type[BaseModel], data: Any, error: Any) -> str:
+    path = [part for part in error["loc"] if part != "__root__"]
+    key = ".".join(str(part) for part in path)
+    if error["type"] == "extra_forbidden":
+        return f"unknown key '{key}'.{suggestion(str(path[-1]), _keys_at(kind, path[:-1]))}"
+    if error["type"] == "missing":
+        return f"'{key}' is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"'{key}' is {error['input']!r}: {message}" if key else message
+
+
+def _keys_at(kind: Any, path: list[Any]) -> list[str]:
+    """Return the keys that are allowed at `path` below `kind` (tags of unions and list positions are skipped)."""
+    candidates = [kind]
+    for part in path:
+        following: list[Any] = []
+        for candidate in candidates:
+            fields = getattr(candidate, "model_fields", {})
+            if part in fields:
+                following += _models_in(fields[part].annotation)
+        candidates = following or candidates
+    return [name for candidate in candidates for name in getattr(candidate, "model_fields", {})]
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in getattr(annotation, "__args__", ()) for model in _models_in(part)]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, save that 1e-3 is a number (PyYAML wants 1.0e-3) and keys may not repeat."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key '{key}' stands twice", problem_mark=key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)

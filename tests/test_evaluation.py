@@ -1,0 +1,441 @@
+"""`score` and `evaluate`: what is judged is files, nothing is computed twice, and nothing is mixed up."""
+
+import csv
+import json
+import statistics
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from unblur import weights
+from unblur.blur.recipes import blur_batch, load_recipe, sample_seed
+from unblur.errors import DataError, OutputError, SettingsError, UnknownName
+from unblur.evaluation import BLURRED_INPUT, Evaluation, evaluate, score
+from unblur.metrics import psnr, ssim_wang
+
+TRIPLE = load_recipe("gaussian-triple")
+LEVELS = [kind.label for kind in TRIPLE.kinds]
+
+
+class Network(nn.Module):
+    """Adds `change` to the picture and counts how often it is asked."""
+
+    def __init__(self, change: float = 0.0) -> None:
+        super().__init__()
+        self.change = nn.Parameter(torch.tensor(change))
+        self.num_calls = 0
+
+    def forward(self, blurred: Tensor) -> Tensor:
+        self.num_calls += 1
+        return blurred + self.change
+
+
+@pytest.fixture
+def networks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Network]:
+    """The networks that `weights.load` finds, by name."""
+    known = {"identity": Network(), "brighter": Network(0.1)}
+
+    def load(name_or_file: str | Path) -> nn.Module:
+        if str(name_or_file) not in known:
+            raise UnknownName("model", str(name_or_file), known)
+        return known[str(name_or_file)].eval()
+
+    monkeypatch.setattr(weights, "load", load)
+    return known
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of three sharp photographs of different sizes, one of them in a subfolder."""
+    astronaut, coffee = skimage.data.astronaut(), skimage.data.coffee()
+    save(tmp_path / "photos/a.png", astronaut[100:130, 180:220])
+    save(tmp_path / "photos/below/b.png", coffee[100:124, 150:190])
+    save(tmp_path / "photos/c.png", astronaut[300:325, 200:225])
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """A folder of two pairs, blur/ and sharp/."""
+    for name, top in (("first", 40), ("second", 200)):
+        sharp = skimage.data.astronaut()[top : top + 32, 180:216]
+        save(tmp_path / f"pairs/sharp/{name}.png", sharp)
+        save(tmp_path / f"pairs/blur/{name}.png", cv2.GaussianBlur(sharp, (7, 7), 1.0))
+    return tmp_path / "pairs"
+
+
+def save(path: Path, picture: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path)
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def by_hand(restored: Path, sharp: Path) -> float:
+    difference = pixels(restored).astype(float) - pixels(sharp).astype(float)
+    return 10 * np.log10(255**2 / np.mean(difference**2))
+
+
+# -- score -------------------------------------------------------------------------------------------------------------
+
+
+def test_two_folders_are_scored_by_name_one_score_a_picture(pairs):
+    scores = score(pairs / "blur", pairs / "sharp")
+    assert [image.name for image in scores.images] == ["first", "second"]
+    expected = [by_hand(pairs / f"blur/{name}.png", pairs / f"sharp/{name}.png") for name in ("first", "second")]
+    assert [image.values["psnr"] for image in scores.images] == pytest.approx(expected)
+    assert scores.mean["psnr"] == pytest.approx(statistics.fmean(expected))
+    assert scores.median["psnr"] == pytest.approx(statistics.median(expected))
+    assert scores.std["psnr"] == pytest.approx(np.std(expected))
+    assert scores.min["psnr"] == pytest.approx(min(expected))
+
+
+def test_two_files_are_scored(pairs):
+    blurred, sharp = pairs / "blur/first.png", pairs / "sharp/first.png"
+    scores = score(blurred, sharp)
+    assert scores.n == 1
+    assert scores.mean["psnr"] == pytest.approx(by_hand(blurred, sharp))
+    assert scores.mean["ssim-wang"] == ssim_wang(pixels(blurred), pixels(sharp), data_range=255)
+    assert scores.std["psnr"] == 0
+
+
+def test_the_json_of_a_score_has_the_promised_shape_and_digits(pairs):
+    result = json.loads(json.dumps(score(pairs / "blur", pairs / "sharp").to_json(), allow_nan=False))
+    assert {"n", "mean", "images", "protocol", "versions"} <= result.keys()
+    assert result["n"] == 2
+    assert result["mean"].keys() == {"psnr", "ssim-wang"} == result["protocol"].keys()
+    assert all(image.keys() == {"name", "psnr", "ssim-wang"} for image in result["images"])
+    assert len(str(result["mean"]["psnr"])) > 6
+    assert result["versions"]["torch"] == torch.__version__
+
+
+def test_metrics_are_chosen_by_name_and_counted_once(pairs):
+    scores = score(pairs / "blur", pairs / "sharp", metrics=["mae", "ssim-matlab3d", "mae"])
+    assert list(scores.mean) == ["mae", "ssim-matlab3d"]
+    with pytest.raises(UnknownName, match=r"No metric is called 'snr'\. Did you mean 'psnr'\?"):
+        score(pairs / "blur", pairs / "sharp", metrics=["snr"])
+    with pytest.raises(ValueError, match="a list"):
+        score(pairs / "blur", pairs / "sharp", metrics="psnr")
+
+
+def test_identical_pictures_are_counted_because_their_100_db_are_in_the_mean(pairs):
+    save(pairs / "blur/first.png", pixels(pairs / "sharp/first.png"))
+    scores = score(pairs / "blur", pairs / "sharp")
+    assert scores.identical == 1
+    assert scores.images[0].values["psnr"] == 100.0
+    assert scores.to_json()["identical"] == 1
+
+
+def test_a_grey_file_scores_like_three_equal_planes(pairs):
+    grey = [cv2.cvtColor(pixels(pairs / f"{side}/first.png"), cv2.COLOR_RGB2GRAY) for side in ("blur", "sharp")]
+    save(pairs / "grey-blurred.png", grey[0])
+    save(pairs / "grey-sharp.png", grey[1])
+    expected = psnr(grey[0], grey[1], data_range=255)
+    assert score(pairs / "grey-blurred.png", pairs / "grey-sharp.png").mean["psnr"] == pytest.approx(expected)
+
+
+def test_unequal_sizes_within_a_pair_are_an_error_that_names_the_pair(pairs):
+    save(pairs / "blur/second.png", pixels(pairs / "blur/second.png")[:-1])
+    with pytest.raises(DataError, match=r"pair 'second' differs in size: .*second\.png is 36x31, .*second\.png 36x32"):
+        score(pairs / "blur", pairs / "sharp")
+
+
+def test_a_file_without_a_partner_is_an_error(pairs):
+    (pairs / "sharp/second.png").unlink()
+    with pytest.raises(DataError, match="second"):
+        score(pairs / "blur", pairs / "sharp")
+
+
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (2, -1), (-3, 3), (3, 0)])
+def test_the_shift_search_finds_a_known_shift(tmp_path, down, right):
+    scene = skimage.data.astronaut()[100:150, 150:200]
+    save(tmp_path / "sharp.png", scene[5:45, 5:45])
+    save(tmp_path / "shifted.png", scene[5 + down : 45 + down, 5 + right : 45 + right])
+    found = score(tmp_path / "shifted.png", tmp_path / "sharp.png", shift_px=3)
+    assert found.mean == {"psnr": 100.0, "ssim-wang": 1.0}
+    if down or right:
+        assert score(tmp_path / "shifted.png", tmp_path / "sharp.png").mean["psnr"] < 30
+        assert score(tmp_path / "shifted.png", tmp_path / "sharp.png", shift_px=1).mean["psnr"] < 40
+
+
+def test_all_offsets_of_the_shift_search_are_judged_on_the_same_part_of_the_sharp_picture(pairs):
+    blurred, sharp = pairs / "blur/first.png", pairs / "sharp/first.png"
+    inside = np.s_[4:-4, 4:-4]
+    expected = psnr(pixels(blurred)[inside], pixels(sharp)[inside], data_range=255)  # no offset fits better than none
+    scores = score(blurred, sharp, shift_px=4)
+    assert scores.mean["psnr"] == expected
+    assert "4 px" in scores.to_json()["protocol"]["shift"]
+
+
+def test_a_shift_that_leaves_nothing_of_a_picture_is_refused(pairs):
+    with pytest.raises(DataError, match="'first' is too small for a shift of 16 px"):
+        score(pairs / "blur", pairs / "sharp", shift_px=16)
+    with pytest.raises(ValueError, match="shift_px is -1"):
+        score(pairs / "blur", pairs / "sharp", shift_px=-1)
+
+
+# -- evaluate ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_row_is_the_blurred_input_and_scores_what_is_computed_by_hand(networks, photos, tmp_path):
+    recipe = load_recipe("gaussian-2.5")
+    result = evaluate(["identity"], photos, recipe=recipe, seed=3, out=tmp_path / "out")
+    assert [row.model for row in result.rows] == [BLURRED_INPUT, "identity"]
+    for index, name in enumerate(["a", "below/b", "c"]):
+        sharp = torch.from_numpy(pixels(photos / f"{name}.png").copy()).permute(2, 0, 1).float() / 255
+        blurred = blur_batch(sharp[None], recipe, [sample_seed(3, index)])[0]
+        image = result.rows[0].images[index]
+        assert image.name == name
+        assert image.values["psnr"] == pytest.approx(psnr(blurred, sharp), abs=1e-6)
+
+
+def test_a_network_that_changes_nothing_scores_like_the_blurred_input(networks, photos):
+    result = evaluate(["identity"], photos, recipe=TRIPLE)
+    assert result.rows[1].mean == result.rows[0].mean
+    assert networks["identity"].num_calls == 9
+
+
+def test_what_is_scored_is_the_files_that_are_left_behind(networks, photos, tmp_path):
+    result = evaluate(["brighter"], photos, recipe=TRIPLE, out=tmp_path / "out")
+    for level in LEVELS:
+        again = score(tmp_path / "out/brighter" / level, tmp_path / "out/sharp")
+        assert again.mean == result.rows[1].levels[level].mean
+        blurred, restored = (pixels(tmp_path / "out" / row / level / "a.png") for row in ("blurred-input", "brighter"))
+        assert np.array_equal(restored, np.clip(np.rint(blurred + 25.5 + 1e-4), 0, 255))
+
+
+def test_every_picture_is_taken_at_every_level_and_levels_are_reported_apart(networks, photos):
+    row = evaluate(["identity"], photos, recipe=TRIPLE).rows[0]
+    assert row.n == 9
+    assert list(row.levels) == LEVELS
+    assert all(level.n == 3 for level in row.levels.values())
+    means = [level.mean["psnr"] for level in row.levels.values()]
+    assert means == sorted(means, reverse=True)  # more blur, less score
+    assert row.mean["psnr"] == pytest.approx(statistics.fmean(means))
+
+
+def test_a_recipe_without_levels_takes_every_picture_once(networks, photos):
+    row = evaluate(["identity"], photos, recipe=load_recipe("everyday")).rows[0]
+    assert row.n == 3
+    assert row.levels == {}
+
+
+def test_two_levels_with_the_same_label_are_kept_apart(networks, photos, tmp_path):
+    motion = TRIPLE.model_validate(
+        {
+            "name": "crossed",
+            "each_kind": True,
+            "kinds": [{"blur": "motion", "length_px": 9, "angle_deg": angle} for angle in (0, 90)],
+        }
+    )
+    row = evaluate(["identity"], photos, recipe=motion, out=tmp_path / "out").rows[0]
+    assert list(row.levels) == ["1-motion-9", "2-motion-9"]
+    assert len({image.values["psnr"] for image in row.images}) == 6
+
+
+def test_pictures_are_reduced_by_area_to_the_asked_size(networks, photos, tmp_path):
+    evaluate(["identity"], photos, recipe=TRIPLE, size=(20, 12), out=tmp_path / "out")
+    expected = cv2.resize(pixels(photos / "a.png"), (20, 12), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(pixels(tmp_path / "out/sharp/a.png"), expected)
+    assert pixels(tmp_path / f"out/identity/{LEVELS[2]}/below/b.png").shape == (12, 20, 3)
+
+
+def test_another_seed_is_another_blur_and_the_same_seed_the_same(networks, photos):
+    def blurred_input(seed: int) -> list[float]:
+        row = evaluate(["identity"], photos, recipe=load_recipe("motion-9"), seed=seed).rows[0]
+        return [image.values["psnr"] for image in row.images]
+
+    assert blurred_input(1) == blurred_input(1)
+    assert blurred_input(1) != blurred_input(2)
+
+
+def test_pairs_are_scored_against_their_own_sharp_files(networks, pairs, tmp_path):
+    result = evaluate(["brighter"], pairs, out=tmp_path / "out")
+    assert result.rows[0].mean == score(pairs / "blur", pairs / "sharp").mean
+    assert result.rows[1].mean == score(tmp_path / "out/brighter", pairs / "sharp").mean
+
+
+def test_pairs_are_not_resized(networks, pairs):
+    with pytest.raises(SettingsError, match="size needs a recipe"):
+        evaluate(["identity"], pairs, size=(20, 20))
+
+
+def test_the_shift_is_searched_for_each_row_anew(networks, pairs):
+    moved = np.roll(pixels(pairs / "blur/first.png"), 2, axis=1)
+    save(pairs / "blur/first.png", moved)
+
+    class MovesBack(Network):
+        def forward(self, blurred: Tensor) -> Tensor:
+            return blurred.roll(-2, dims=-1)
+
+    networks["moves-back"] = MovesBack()
+    without, with_search = (evaluate(["moves-back"], pairs, shift_px=px).rows for px in (0, 3))
+    assert without[1].images[0].values["psnr"] > without[0].images[0].values["psnr"] + 3
+    difference = with_search[1].images[0].values["psnr"] - with_search[0].images[0].values["psnr"]
+    assert abs(difference) < 1  # only a few pixels of border are not the same
+
+
+def test_progress_counts_every_picture_written_and_scored(networks, photos):
+    steps: list[tuple[int, int, str]] = []
+    evaluate(["identity"], photos, recipe=TRIPLE, progress=lambda *step: steps.append(step))
+    assert [done for done, _, _ in steps] == list(range(1, 37))
+    assert {total for _, total, _ in steps} == {36}
+    assert steps[0][2] == "blurred input: a"
+    assert steps[-1][2] == "identity: c"
+
+
+def test_a_picture_without_a_readable_name_of_its_own_is_refused(networks, photos):
+    Image.open(photos / "a.png").save(photos / "a.jpg")
+    with pytest.raises(DataError, match=r"a\.jpg and .*a\.png have the same name"):
+        evaluate(["identity"], photos, recipe=TRIPLE)
+
+
+def test_an_unknown_model_is_refused_before_anything_is_written(networks, photos, tmp_path):
+    with pytest.raises(UnknownName, match="identity"):
+        evaluate(["identiti"], photos, recipe=TRIPLE, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="a list"):
+        evaluate("identity", photos, recipe=TRIPLE)
+    with pytest.raises(ValueError, match="a list"):
+        evaluate([], photos, recipe=TRIPLE)
+
+
+# -- The folder --------------------------------------------------------------------------------------------------------
+
+
+def test_the_folder_holds_settings_scores_of_each_picture_and_a_summary(networks, photos, tmp_path):
+    result = evaluate(["identity", "brighter"], photos, recipe=TRIPLE, out=tmp_path / "out")
+    settings = json.loads((tmp_path / "out/settings.json").read_text())
+    assert settings["recipe"]["name"] == "gaussian-triple"
+    assert settings["seed"] == 0
+    assert {"unblur", "torch", "numpy", "pillow"} <= settings["versions"].keys()
+    assert json.loads((tmp_path / "out/summary.json").read_text()) == result.to_json()
+    with (tmp_path / "out/scores.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 27
+    assert list(lines[0]) == ["model", "level", "name", "psnr", "ssim-wang"]
+    assert lines[0]["model"] == BLURRED_INPUT
+    assert float(lines[-1]["psnr"]) == result.rows[2].images[-1].values["psnr"]
+
+
+def test_the_json_of_an_evaluation_leads_with_the_first_model_and_lists_all_rows(networks, photos):
+    result = json.loads(
+        json.dumps(evaluate(["brighter", "identity"], photos, recipe=TRIPLE).to_json(), allow_nan=False)
+    )
+    assert [row["model"] for row in result["rows"]] == [BLURRED_INPUT, "brighter", "identity"]
+    for key in ("model", "n", "mean", "median", "std", "min", "levels", "images"):
+        assert result[key] == result["rows"][1][key]
+    assert list(result["levels"]) == LEVELS
+    assert result["levels"][LEVELS[0]]["n"] == 3
+    assert result["images"][0].keys() == {"name", "level", "psnr", "ssim-wang"}
+    assert result["protocol"].keys() == {"psnr", "ssim-wang"}
+
+
+def test_an_evaluation_that_is_taken_up_again_computes_no_picture_twice(networks, photos, tmp_path):
+    first = evaluate(["identity"], photos, recipe=TRIPLE, out=tmp_path / "out")
+    (tmp_path / "out/identity" / LEVELS[1] / "a.png").unlink()
+    (tmp_path / "out/summary.json").unlink()
+    networks["identity"].num_calls = 0
+    second = evaluate(["identity"], photos, recipe=TRIPLE, out=tmp_path / "out")
+    assert networks["identity"].num_calls == 1
+    assert second.to_json() == first.to_json()
+    assert (tmp_path / "out/summary.json").exists()
+
+
+def test_an_interrupted_evaluation_is_finished_with_the_same_result(networks, photos, tmp_path):
+    class Stopped(Exception):
+        pass
+
+    def stop(done: int, total: int, what: str) -> None:
+        if done == 25:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        evaluate(["identity"], photos, recipe=TRIPLE, out=tmp_path / "out", progress=stop)
+    resumed = evaluate(["identity"], photos, recipe=TRIPLE, out=tmp_path / "out")
+    assert networks["identity"].num_calls == 9
+    assert resumed.to_json() == evaluate(["identity"], photos, recipe=TRIPLE).to_json()
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        ({"seed": 2}, "seed was 1, is 2"),
+        ({"size": (16, 16)}, "size was absent, is 16x16"),
+        ({"metrics": ["psnr"]}, "metrics"),
+        ({"recipe": load_recipe("gaussian-2.5")}, "recipe.name was gaussian-triple, is gaussian-2.5"),
+        ({"shift_px": 1}, "shift_px was 0, is 1"),
+        ({"models": ["identity", "brighter"]}, "models.brighter"),
+    ],
+)
+def test_settings_that_differ_from_those_in_the_folder_are_refused(networks, photos, tmp_path, options, difference):
+    def run(**changes: object) -> Evaluation:
+        arguments = {"models": ["identity"], "recipe": TRIPLE, "seed": 1, **changes}
+        return evaluate(data=photos, out=tmp_path / "out", **arguments)
+
+    run()
+    before = (tmp_path / "out/summary.json").read_bytes()
+    with pytest.raises(OutputError, match=difference) as error:
+        run(**options)
+    assert "another folder, or delete" in str(error.value)
+    assert (tmp_path / "out/summary.json").read_bytes() == before
+
+
+def test_other_weights_under_the_same_name_are_refused(networks, photos, tmp_path):
+    evaluate(["identity"], photos, recipe=TRIPLE, out=tmp_path / "out")
+    networks["identity"] = Network(0.01)
+    with pytest.raises(OutputError, match=r"models\.identity"):
+        evaluate(["identity"], photos, recipe=TRIPLE, out=tmp_path / "out")
+
+
+def test_other_pictures_are_refused(networks, photos, tmp_path):
+    evaluate(["identity"], photos, recipe=TRIPLE, out=tmp_path / "out")
+    (photos / "c.png").unlink()
+    with pytest.raises(OutputError, match="pictures"):
+        evaluate(["identity"], photos, recipe=TRIPLE, out=tmp_path / "out")
+
+
+def test_a_folder_with_other_files_is_left_alone(networks, photos, tmp_path):
+    save(tmp_path / "mine/photo.png", np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(OutputError, match="no evaluation"):
+        evaluate(["identity"], photos, recipe=TRIPLE, out=tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["photo.png"]
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(OutputError):
+        evaluate(["identity"], photos, recipe=TRIPLE, out=tmp_path / "file")
+
+
+def test_damaged_settings_are_reported(networks, photos, tmp_path):
+    (tmp_path / "out").mkdir()
+    for damaged in ("{", "[]"):
+        (tmp_path / "out/settings.json").write_text(damaged)
+        with pytest.raises(OutputError, match=r"settings\.json"):
+            evaluate(["identity"], photos, recipe=TRIPLE, out=tmp_path / "out")
+
+
+def test_files_of_weights_with_the_same_name_have_rows_of_their_own(networks, photos, tmp_path):
+    files = [tmp_path / f"runs/{run}/best.safetensors" for run in ("first", "second")]
+    for file, change in zip(files, (0.0, 0.05), strict=True):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"")
+        networks[str(file)] = Network(change)
+    result = evaluate(files, photos, recipe=TRIPLE, out=tmp_path / "out")
+    assert [row.model for row in result.rows] == [BLURRED_INPUT, "first/best", "second/best"]
+    assert result.rows[1].mean != result.rows[2].mean
+    with pytest.raises(SettingsError, match="twice"):
+        evaluate([files[0], files[0]], photos, recipe=TRIPLE)
+
+
+def test_a_model_may_be_called_like_the_folders_beside_it(networks, photos, tmp_path):
+    networks["sharp"], networks["blurred-input"] = Network(0.1), Network(0.2)
+    result = evaluate(["sharp", "blurred-input"], photos, recipe=TRIPLE, out=tmp_path / "out")
+    assert result.rows[0].mean["psnr"] > result.rows[1].mean["psnr"] > result.rows[2].mean["psnr"]
+    assert [row.model for row in result.rows] == [BLURRED_INPUT, "sharp", "blurred-input"]
