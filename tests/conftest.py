@@ -1,4 +1,4 @@
-"""What several files of tests need: a small photograph from scikit-image, and the folder of real ones."""
+"""What several files of tests need: a small photograph from scikit-image, the folders of real ones and of goldens."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Let torch compute with one thread: the small tensors of tests gain nothing from more, and tests run side by side."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -21,4 +27,14 @@ def data_root() -> Path:
     root = Path(os.environ.get("UNBLUR_DATA") or Path(__file__).parents[1] / ".." / "shared" / "data").resolve()
     if not root.is_dir():
         pytest.skip(f"no real pictures at {root}; set UNBLUR_DATA")
+    return root
+
+
+@pytest.fixture(scope="session")
+def published_root() -> Path:
+    """The folder of the authors' goldens: UNBLUR_PUBLISHED, or ../shared/published beside the repository."""
+    beside = Path(__file__).parents[1] / ".." / "shared" / "published"
+    root = Path(os.environ.get("UNBLUR_PUBLISHED") or beside).resolve()
+    if not root.is_dir():
+        pytest.skip(f"no goldens at {root}; set UNBLUR_PUBLISHED")
     return root

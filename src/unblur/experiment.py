@@ -45,7 +45,7 @@ class Data(Settings):
     """The same; where it equals `train`, the two are parted by `hold_out`."""
     hold_out: float = Field(0.0, ge=0, lt=1)
     """Share of the pictures that is kept for validation; a picture's name alone decides."""
-    resize: str | None = Field(None, pattern=r"^\d+x\d+$")
+    resize: str | None = Field(None, pattern=r"^[1-9]\d*x[1-9]\d*$")
     """WIDTHxHEIGHT that pictures are reduced to first, by area, aspect not kept."""
     recipe: str | None = None
     """A recipe's name or YAML file; the blur is made on the device, anew in each epoch."""
@@ -158,7 +158,7 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> Experiment:
     Raises `SettingsError` with the file's name and every mistake in it.
     """
     data = read_yaml(Path(path))
-    for change in changes:
+    for change in changes if isinstance(data, dict) else ():
         _apply(data, change)
     return validated(Experiment, data, str(path))
 

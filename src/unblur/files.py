@@ -1,7 +1,7 @@
 """Writing files whole or not at all.
 
-A result is written under a temporary, hidden name in the folder where it will lie, and renamed when it is complete: a crash, a full
-disk or Ctrl-C leaves either the old file or the new one.
+A result is written under a temporary, hidden name in the folder where it will lie, and renamed when it is complete: a
+crash, a full disk or Ctrl-C leaves either the old file or the new one.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ from unblur.errors import OutputError
 def written_whole(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Give a temporary name to write to; on success it becomes `path`, otherwise it is removed.
 
-    Missing folders are made. Raises `OutputError` where `path` exists and may not be overwritten, or where the system refuses
-    (no right, no space).
+    Missing folders are made. Raises `OutputError` where `path` exists and may not be overwritten, or where the system
+    refuses (no right, no space).
     """
     if path.is_dir():
         raise OutputError(f"{path} is a folder, not a file name.")

@@ -17,6 +17,7 @@ further pictures in the file (gain map) are not kept.
 """
 
 import contextlib
+import os
 import re
 import struct
 import warnings
@@ -186,8 +187,10 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
-    except (PhotoError, MemoryError):
+    except PhotoError:
         raise
+    except MemoryError as error:
+        raise PhotoError(f"{name} does not fit into the memory.") from error
     except Exception as error:  # decoders raise nearly everything: OSError, SyntaxError, struct.error, cv2.error, ...
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise PhotoError(f"{name} cannot be read: {reason.rstrip('.')}.") from error
@@ -389,6 +392,7 @@ def _decode_tiff(file: BinaryIO, name: str, max_pixels: int) -> Decoded:
     if len(pages) > 1:
         raise PhotoError(f"{name} has {len(pages)} pages; only single pictures can be read. Split it first.")
     check_size(name, page.number(Tag.WIDTH, 0), page.number(Tag.HEIGHT, 0), max_pixels)
+    _check_complete(file, name, page)
     bits, form = max(page.numbers(Tag.BITS), default=1), page.number(Tag.SAMPLE_FORMAT, 1)
     if bits not in (1, 2, 4, 8, 16) or form not in (1, 4):
         numbers = "floating-point numbers" if form == 3 else "numbers"
@@ -411,6 +415,15 @@ def _decode_tiff(file: BinaryIO, name: str, max_pixels: int) -> Decoded:
     return _upright(replace(decoded, metadata=about, kind="TIFF"))
 
 
+def _check_complete(file: BinaryIO, name: str, page: Directory) -> None:
+    """Raise `PhotoError` if strips or tiles lie beyond the end of the file; libtiff would print that to stderr."""
+    length = file.seek(0, os.SEEK_END)
+    for offsets, sizes in ((Tag.STRIP_OFFSETS, Tag.STRIP_SIZES), (Tag.TILE_OFFSETS, Tag.TILE_SIZES)):
+        end = max(map(sum, zip(page.numbers(offsets), page.numbers(sizes), strict=False)), default=0)
+        if end > length:
+            raise PhotoError(f"{name} cannot be read: it is truncated, {end - length:,} bytes are missing.")
+
+
 def _loaded_tiff(file: BinaryIO) -> Image.Image:
     file.seek(0)
     image = TiffImagePlugin.TiffImageFile(file)
@@ -421,7 +434,8 @@ def _loaded_tiff(file: BinaryIO) -> Image.Image:
 def _decode_tiff16(file: BinaryIO, page: Directory) -> np.ndarray:
     """Return (H, W, C) uint16, not yet turned. OpenCV knows all compressions, tifffile all arrangements of channels."""
     samples = page.number(Tag.SAMPLES, 1)
-    if page.number(Tag.PLANAR, 1) == 1 and samples in (1, 3, 4):
+    is_odd = page.big and page.order == ">"  # Pillow takes the header of these for a damaged one
+    if page.number(Tag.PLANAR, 1) == 1 and samples in (1, 3, 4) and not is_odd:
         _loaded_tiff(file)  # finds what is cut off
         file.seek(0)
         content = bytearray(file.read())

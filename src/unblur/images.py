@@ -126,11 +126,14 @@ def read_photo(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pho
 
 
 def read_rgb8(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
-    """Return (H, W, 3) uint8, upright: grey repeated, alpha dropped, 16 bit rounded. Raises as `read_photo` does."""
+    """Return (H, W, 3) uint8, upright, to be written to: grey repeated, alpha dropped, 16 bit rounded.
+
+    Raises as `read_photo` does.
+    """
     pixels = _decode(Path(path), max_pixels).pixels
     if pixels.dtype == np.uint16:
         pixels = ((pixels.astype(np.uint32) * 255 + 32_767) // 65_535).astype(np.uint8)
-    return np.repeat(pixels[..., :1], 3, axis=2) if pixels.shape[2] < 3 else np.ascontiguousarray(pixels[..., :3])
+    return np.repeat(pixels[..., :1], 3, axis=2) if pixels.shape[2] < 3 else pixels[..., :3].copy()
 
 
 def write_photo(photo: Photo, path: str | Path, *, overwrite: bool = False) -> None:
@@ -161,6 +164,9 @@ def check_output(path: Path, *, overwrite: bool, photo: Photo | None = None) -> 
         raise OutputError(f"{path} has no suffix that names a format; use one of {', '.join(sorted(PHOTO_SUFFIXES))}.")
     if os.path.lexists(path) and not overwrite:
         raise OutputError(f"{path} exists already; give --overwrite to replace it.")
+    folder = next(parent for parent in path.absolute().parents if os.path.exists(parent))
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise OutputError(f"{path} cannot be written: {folder} is not a folder that you may write to.")
     if photo is not None and kind == "JPEG" and not photo.is_opaque:
         raise OutputError(f"{path} would lose the transparency, which JPEG does not have; write .png, .tif or .webp.")
     limit = formats.MAX_SIDE_PX.get(kind)

@@ -26,13 +26,16 @@ def restore_image(
 ) -> Tensor:
     """Return the restored picture, (3, H, W) float32 in [0, 1], on the device of `blurred`.
 
-    `blurred` (3, H, W), RGB in [0, 1], any size from 1×1. A picture larger than `tile_px` on a side goes in overlapping
-    tiles of equal size, blended linearly; the network runs on its own device, in eval mode as it is given, in bf16 where that is
-    fast (`auto`), always on channels-last memory.
+    `blurred` (3, H, W), RGB in [0, 1], any size from 1×1. A picture larger than `tile_px` on a side goes in
+    overlapping tiles of equal size, blended linearly; the network runs on its own device, in eval mode as it is
+    given, in bf16 where that is fast (`auto`), always on channels-last memory.
     """
     if blurred.ndim != 3 or blurred.shape[0] != 3:
         raise ValueError(f"a picture has shape (3, H, W), not {tuple(blurred.shape)}")
-    arch = models.find(model.arch_name) if hasattr(model, "arch_name") else None
+    if tile_px is not None and tile_px < 1:
+        raise ValueError(f"a tile has at least 1 pixel a side, not {tile_px}")
+    identity = models.identity(model)
+    arch = models.find(identity[0]) if identity else None
     multiple, overlap = (arch.size_multiple, arch.overlap_px) if arch else (1, 32)
     tiles = plan_tiles(*blurred.shape[-2:], tile_px or DEFAULT_TILE_PX, overlap, multiple)
     device = next(model.parameters(), blurred).device
@@ -87,8 +90,9 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 def keep_freed_memory() -> None:
     """Tell glibc to keep freed memory for the next tensor; nothing happens elsewhere.
 
-    By default it gives large blocks back to the system at once, and page faults then halve the speed of a network (2.4 times were
-    measured). For programs of ours, called at their start; a library must not do this behind its user's back.
+    By default it gives large blocks back to the system at once, and page faults then halve the speed of a network
+    (2.4 times were measured). For programs of ours, called at their start; a library must not do this behind its
+    user's back.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -6,7 +6,7 @@ so that a slip of the pen cannot change a training silently.
 
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -32,14 +32,15 @@ def read_yaml(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read as text: {error}") from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise SettingsError(f"{path} is not valid YAML{place}: {getattr(error, 'problem', error)}") from None
+        raise SettingsError(f"{path} is not valid YAML{_problem(error)}") from None
 
 
 def parse_value(text: str) -> Any:
     """Return the value of a `--set key=value`, read as YAML does: 1e-3 is a number, [1, 2] a list."""
-    return yaml.load(text, Loader=_Loader)
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"'{text}' is not valid YAML{_problem(error)}") from None
 
 
 def validated(kind: type[SomeSettings], data: Any, source: str) -> SomeSettings:
@@ -49,14 +50,33 @@ def validated(kind: type[SomeSettings], data: Any, source: str) -> SomeSettings:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise SettingsError(f"{source}: " + "; ".join(_describe(kind, data, e) for e in error.errors())) from None
+        raise SettingsError(f"{source}: " + "; ".join(_describe(kind, e) for e in _causes(error))) from None
 
 
-def _describe(kind: type[BaseModel], data: Any, error: Any) -> str:
+def _problem(error: yaml.YAMLError) -> str:
+    """Return place and problem in one line."""
+    mark = getattr(error, "problem_mark", None)
+    place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+    return f"{place}: {' '.join(str(getattr(error, 'problem', error)).split())}"
+
+
+def _causes(error: ValidationError) -> list[Any]:
+    """Return the mistakes, without those that only follow from one further in (a list that lost its one wrong entry
+    is too short).
+    """
+    mistakes = error.errors()
+    places = [mistake["loc"] for mistake in mistakes]
+    return [m for m in mistakes if not any(len(p) > len(m["loc"]) and p[: len(m["loc"])] == m["loc"] for p in places)]
+
+
+def _describe(kind: type[BaseModel], error: Any) -> str:
     path = [part for part in error["loc"] if part != "__root__"]
     key = ".".join(str(part) for part in path)
     if error["type"] == "extra_forbidden":
         return f"unknown key '{key}'.{suggestion(str(path[-1]), _keys_at(kind, path[:-1]))}"
+    if error["type"] == "union_tag_invalid":
+        tag, known = error["ctx"]["tag"], re.findall(r"'([^']*)'", error["ctx"]["expected_tags"])
+        return f"'{key}' is of an unknown kind, '{tag}'.{suggestion(tag, known)}"
     if error["type"] == "missing":
         return f"'{key}' is missing"
     message = error["msg"].removeprefix("Value error, ")
@@ -64,7 +84,7 @@ def _describe(kind: type[BaseModel], data: Any, error: Any) -> str:
 
 
 def _keys_at(kind: Any, path: list[Any]) -> list[str]:
-    """Return the keys that are allowed at `path` below `kind` (tags of unions and list positions are skipped)."""
+    """Return the keys that are allowed at `path` below `kind` (list positions are skipped, tags of unions choose)."""
     candidates = [kind]
     for part in path:
         following: list[Any] = []
@@ -72,6 +92,8 @@ def _keys_at(kind: Any, path: list[Any]) -> list[str]:
             fields = getattr(candidate, "model_fields", {})
             if part in fields:
                 following += _models_in(fields[part].annotation)
+            elif any(get_args(field.annotation) == (part,) for field in fields.values()):  # blur: Literal["gaussian"]
+                following.append(candidate)
         candidates = following or candidates
     return [name for candidate in candidates for name in getattr(candidate, "model_fields", {})]
 
@@ -88,6 +110,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+                continue  # PyYAML itself refuses a list as a key, and merges `<<: *other`
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key '{key}' stands twice", problem_mark=key_node.start_mark)

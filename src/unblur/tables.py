@@ -44,6 +44,17 @@ def markdown_table(summary: Summary, metrics: Sequence[str] | None = None) -> st
     return f"{table}\n\n{_below(summary, shown)}"
 
 
+def score_table(summary: Summary) -> str:
+    """Return the scores of one folder (`Scores.to_json`) as a Markdown table, a row for each metric."""
+    lines = ["| metric | mean | median | std | min |", "| --- | ---: | ---: | ---: | ---: |"]
+    for name in summary["mean"]:
+        numbers = (_text(name, summary[statistic][name]) for statistic in ("mean", "median", "std", "min"))
+        lines.append(f"| {name} | {' | '.join(numbers)} |")
+    counted = f"{summary['n']} pictures" if summary["n"] > 1 else "1 picture"
+    protocol = "; ".join(f"{name}: {text}" for name, text in summary["protocol"].items())
+    return "\n".join(lines) + f"\n\n{counted}. {protocol}."
+
+
 def small_summary(summary: Summary) -> dict[str, Any]:
     """Return the summary without the scores of each picture: what is committed, and enough for `markdown_table`."""
     return {
@@ -58,15 +69,44 @@ def write_result(summary: Summary, path: Path) -> None:
         temporary.write_text(json.dumps(small_summary(summary), indent=1) + "\n", encoding="utf-8", newline="\n")
 
 
-def fill_tables(text: str, results: Path) -> str:
-    """Return a document's text, every table made anew from NAME.json in `results`; `DataError` where one is missing."""
-    for name in dict.fromkeys(_OPENING.findall(text)):
+def overview_table(summaries: Mapping[str, Summary], model: str) -> str:
+    """Return one model beside the blurred input on many sets, a row a set (or a level of it), PSNR and SSIM means."""
+    lines = [
+        f"| pictures | n | blurred input: PSNR, SSIM | `{model}`: PSNR, SSIM | gain |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, summary in summaries.items():
+        rows = {row["model"]: row for row in summary["rows"]}
+        before, after = summary["rows"][0], rows[model]
+        for level in before["levels"] or [None]:
+            old, new = ((row["levels"][level] if level else row) for row in (before, after))
+            label = f"{name}, {level}" if level else name
+            cells = [f"{_text('psnr', row['mean']['psnr'])} dB, {row['mean']['ssim-wang']:.4f}" for row in (old, new)]
+            gain = new["mean"]["psnr"] - old["mean"]["psnr"]
+            lines.append(f"| {label} | {old['n']} | {cells[0]} | {cells[1]} | {gain:+.2f} dB |")
+    return "\n".join(lines)
+
+
+def fill_tables(text: str, results: Path, *, overview: Sequence[str] = (), model: str = "default") -> str:
+    """Return a document's text, every table made anew from NAME.json in `results`; `DataError` where one is missing.
+
+    The table called "overview" shows `model` on the results that `overview` names.
+    """
+
+    def read(name: str) -> Summary:
         file = results / f"{name}.json"
         try:
-            summary = json.loads(file.read_text(encoding="utf-8"))
+            summary: Summary = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DataError(f"The table '{name}' needs {file}, which cannot be read: {error}") from None
-        text = replace_between_marks(text, name, markdown_table(summary))
+        return summary
+
+    for name in dict.fromkeys(_OPENING.findall(text)):
+        if name == "overview":
+            table = overview_table({part: read(part) for part in overview}, model)
+        else:
+            table = markdown_table(read(name))
+        text = replace_between_marks(text, name, table)
     return text
 
 

@@ -1,8 +1,8 @@
 """Named weights, and our own checkpoint files.
 
-A checkpoint is a `.safetensors` file: tensors, and in its metadata under the key "unblur" the architecture's name and options, the
-experiment, version and commit. It opens without guessing and without unpickling. The weights that come with the package
-are listed in `weights.yaml`; they lie in `pretrained/` as fp16.
+A checkpoint is a `.safetensors` file: tensors, and in its metadata under the key "unblur" the architecture's name and
+options, the experiment, version and commit. It opens without guessing and without unpickling. The weights that come
+with the package are listed in `weights.yaml`; they lie in `pretrained/` as fp16.
 """
 
 import hashlib
@@ -14,8 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
 from unblur import models
@@ -37,7 +38,7 @@ class ShippedWeights(Settings):
     licence: str
     trained_on: str
     experiment: str
-    measured: dict[str, str] = {}
+    measured: dict[str, str] = Field(default_factory=dict)
     """Scores by data set, as text with their protocol."""
 
     @property
@@ -62,18 +63,21 @@ def shipped() -> dict[str, ShippedWeights]:
     """Return the weights that come with the package, by name."""
     source = Path(__file__).with_name("weights.yaml")
     table = read_yaml(source)
-    return {name: validated(ShippedWeights, {"name": name, **entry}, f"{source.name}: {name}") for name, entry in table.items()}
+    return {
+        name: validated(ShippedWeights, {"name": name, **entry}, f"{source.name}: {name}")
+        for name, entry in table.items()
+    }
 
 
 def load(name_or_file: str | Path) -> nn.Module:
     """Return the network with its weights: float32, on the CPU, in eval mode, without gradients.
 
-    Takes the name of shipped weights or a checkpoint file of ours. Raises `UnknownName` with the nearest name, `WeightsError` where
-    the file is missing, damaged, not ours, or does not fit.
+    Takes the name of shipped weights or a checkpoint file of ours. Raises `UnknownName` with the nearest name,
+    `WeightsError` where the file is missing, damaged, not ours, or does not fit.
     """
-    checkpoint = describe(name_or_file)
     if str(name_or_file) in shipped():
         verify(shipped()[str(name_or_file)])
+    checkpoint = describe(name_or_file)
     model = models.create(checkpoint.architecture, **checkpoint.options)
     with safe_open(checkpoint.path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
@@ -95,8 +99,11 @@ def describe(name_or_file: str | Path) -> Checkpoint:
         raise WeightsError(f"{path} is not a readable .safetensors file: {error}") from None
     if METADATA_KEY not in metadata:
         raise WeightsError(f"{path} does not say which network it belongs to; unblur wrote no such file.")
-    facts = json.loads(metadata[METADATA_KEY])
-    return Checkpoint(path, facts.pop("architecture"), facts.pop("options"), facts)
+    try:
+        facts = json.loads(metadata[METADATA_KEY])
+        return Checkpoint(path, facts.pop("architecture"), facts.pop("options"), facts)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise WeightsError(f"{path} is damaged: what it says of its network cannot be read.") from None
 
 
 def find(name_or_file: str | Path) -> Path:
@@ -120,9 +127,12 @@ def save(model: nn.Module, path: Path, facts: Mapping[str, Any], *, half: bool =
     for key, value in model.state_dict().items():
         kept = value.half() if half and value.is_floating_point() else value
         tensors[key] = kept.detach().cpu().contiguous()
-    about = {"architecture": model.arch_name, "options": model.arch_options, "version": version("unblur"), **facts}
+    identity = models.identity(model)
+    if identity is None:
+        raise ValueError("only a network that models.create made says what it is; others cannot be saved")
+    about = {"architecture": identity[0], "options": identity[1], "version": version("unblur"), **facts}
     with written_whole(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(about)})
+        temporary.write_bytes(safetensors_bytes(tensors, {METADATA_KEY: json.dumps(about)}))
 
 
 def sha256(path: Path) -> str:

@@ -13,12 +13,14 @@ from torch import Tensor
 from unblur.blur.kernels import Number
 
 
-def to_linear_light(images: Tensor, gamma: float = 2.2) -> Tensor:
-    """Return the light that made the picture: the inverse of the response curve v = light^(1/gamma)."""
+def to_linear_light(images: Tensor, gamma: Number = 2.2) -> Tensor:
+    """Return the light that made the picture, the inverse of the response curve v = light^(1/gamma); gamma
+    broadcasts.
+    """
     return images.clamp_min(0) ** gamma
 
 
-def from_linear_light(light: Tensor, gamma: float = 2.2) -> Tensor:
+def from_linear_light(light: Tensor, gamma: Number = 2.2) -> Tensor:
     """Return the picture of `light`; light above 1 saturates."""
     return light.clamp(0, 1) ** (1 / gamma)
 
@@ -41,8 +43,8 @@ def round_to_8bit(images: Tensor) -> Tensor:
 def jpeg(images: Tensor, quality: Number) -> Tensor:
     """Return the images as they come back from a JPEG file: baseline, chroma halved (4:2:0), standard tables.
 
-    A lower `quality` (1 to 100, libjpeg's scale) destroys more. The colour conversion is JFIF's (BT.601, full range), the tables
-    are those of ITU-T T.81, annex K. The output is in [0, 1].
+    A lower `quality` (1 to 100, libjpeg's scale) destroys more. The colour conversion is JFIF's (BT.601, full range),
+    the tables are those of ITU-T T.81, annex K. The output is in [0, 1].
     """
     height, width = images.shape[-2:]
     scale = torch.as_tensor(quality, dtype=torch.float32, device=images.device).expand(images.shape[0])

@@ -68,10 +68,10 @@ def draw_shake(generator: torch.Generator) -> Tensor:
 def shake_kernel(extent_px: Number, smoothness: Number, draws: Tensor, size: int, steps: int = 192) -> Tensor:
     """Return the kernel of a random hand-shake during the exposure.
 
-    The camera follows a path x(t) = Σ_k (a_k cos πkt + b_k sin πkt) / k^smoothness for t in [0, 1], with a, b
-    from `draw_shake`; light is even in time, so slow parts of the path are bright. `extent_px` is the longer side of the
-    path's bounding box; a higher `smoothness` (1 to 3) makes the path calmer and straighter. `draws` has shape
-    (2, 2, F) or (B, 2, 2, F). The kernel's centre of mass is its middle.
+    The camera follows a path x(t) = Σ_k (a_k cos πkt + b_k sin πkt) / k^smoothness for t in [0, 1], with a, b from
+    `draw_shake`; light is even in time, so slow parts of the path are bright. `extent_px` is the longer side of the
+    path's bounding box; a higher `smoothness` (1 to 3) makes the path calmer and straighter. `draws` has shape (2, 2,
+    F) or (B, 2, 2, F). The kernel's centre of mass is its middle.
     """
     extent = torch.as_tensor(extent_px, dtype=torch.float32, device=draws.device)[..., None, None]
     power = torch.as_tensor(smoothness, dtype=torch.float32, device=draws.device)[..., None, None, None]

@@ -171,9 +171,9 @@ class Jpeg(Settings):
 class Recipe(Settings):
     """A mixture of blurs and what the camera does to the blurred light.
 
-    `each_kind`: the kinds are levels, and an evaluation takes every picture once with each of them; a training draws one kind a
-    picture, in proportion to the weights, for every recipe. `linear_light` is the share of pictures that are blurred as light (gamma 2.2
-    undone and redone) rather than as grey values.
+    `each_kind`: the kinds are levels, and an evaluation takes every picture once with each of them; a training draws
+    one kind a picture, in proportion to the weights, for every recipe. `linear_light` is the share of pictures that
+    are blurred as light (gamma 2.2 undone and redone) rather than as grey values.
     """
 
     name: str
@@ -185,7 +185,9 @@ class Recipe(Settings):
 
     @property
     def margin_px(self) -> int:
-        """How far a pixel's light can spread: a crop that is larger by this on each side has no reflected border in it."""
+        """How far a pixel's light can spread: a crop that is larger by this on each side has no reflected border in
+        it.
+        """
         return max(kind.canvas for kind in self.kinds) // 2
 
     @model_validator(mode="after")
@@ -229,8 +231,8 @@ def sample_seed(seed: int, index: int) -> int:
 def blur_batch(sharp: Tensor, recipe: Recipe, seeds: Sequence[int], *, kind: int | None = None) -> Tensor:
     """Return the batch blurred by the recipe, clamped to [0, 1] and rounded to 8 bit.
 
-    `sharp` (B, 3, H, W), RGB in [0, 1], on any device, any size from 1×1; one seed a picture. `kind` takes that entry of
-    `recipe.kinds` for every picture instead of drawing one. Same recipe, seed and picture: same result on the same
+    `sharp` (B, 3, H, W), RGB in [0, 1], on any device, any size from 1×1; one seed a picture. `kind` takes that entry
+    of `recipe.kinds` for every picture instead of drawing one. Same recipe, seed and picture: same result on the same
     kind of device (noise is drawn on the device, so a GPU's noise differs from a CPU's).
     """
     if len(seeds) != len(sharp):
@@ -259,7 +261,9 @@ def _blurred(sharp: Tensor, recipe: Recipe, seeds: Sequence[int], plans: list[di
 
 
 def _plan(recipe: Recipe, seed: int, kind: int | None) -> dict[str, Any]:
-    """Draw all that is random about one picture, in a fixed order, so that a later addition changes nothing before it."""
+    """Draw all that is random about one picture, in a fixed order, so that a later addition changes nothing before
+    it.
+    """
     generator = torch.Generator().manual_seed(seed)
     weights = torch.tensor([k.weight for k in recipe.kinds])
     drawn = int(torch.multinomial(weights, 1, generator=generator))

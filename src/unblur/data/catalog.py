@@ -52,6 +52,7 @@ def _root_from_environment(name: str) -> Path:
     root = os.environ.get(DATA_ROOT_VARIABLE)
     if not root:
         raise DataError(
-            f"Where is the data set '{name}'? Give the folder that holds it with --data-root, or set {DATA_ROOT_VARIABLE}."
+            f"Where is the data set '{name}'? Give the folder that holds it with --data-root, "
+            f"or set {DATA_ROOT_VARIABLE}."
         )
     return Path(root)

@@ -1,8 +1,8 @@
 """Pairs of blurred and sharp pictures, for training and for scoring.
 
 Either two folders with the same names, or sharp pictures alone, which are blurred by a recipe on the device. For
-training, a sample is addressed by its position in an endless, seeded series: position -> epoch and place -> picture, crop
-and flips. Nothing else is random, so the same seed gives the same samples whatever the number of workers, and a
+training, a sample is addressed by its position in an endless, seeded series: position -> epoch and place -> picture,
+crop and flips. Nothing else is random, so the same seed gives the same samples whatever the number of workers, and a
 training that stopped after n samples goes on with sample n.
 """
 
@@ -88,7 +88,9 @@ def matched_files(blurred: Path, sharp: Path) -> list[PhotoPair]:
 
 
 def resized(picture: Picture, size: tuple[int, int] | None) -> Picture:
-    """Return an 8-bit picture (H, W, 3) reduced to `size` (width, height) by area, its aspect not kept; None leaves it."""
+    """Return an 8-bit picture (H, W, 3) reduced to `size` (width, height) by area, its aspect not kept; None leaves
+    it.
+    """
     if size is None or (picture.shape[1], picture.shape[0]) == size:
         return picture
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)

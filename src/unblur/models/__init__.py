@@ -37,10 +37,17 @@ def full_options(name: str, **options: Any) -> dict[str, Any]:
 def create(name: str, **options: Any) -> nn.Module:
     """Return a network with fresh random weights, float32, on the CPU, in training mode.
 
-    Its `arch_name` and `arch_options` say what it is, and go into every checkpoint. Raises `UnknownName` for an unknown network or
-    option. Random weights come from torch's global generator: call `torch.manual_seed` first to repeat them.
+    Its `arch_name` and `arch_options` say what it is, and go into every checkpoint. Raises `UnknownName` for an
+    unknown network or option. Random weights come from torch's global generator: call `torch.manual_seed` first to
+    repeat them.
     """
     options = full_options(name, **options)
     model = find(name).build(**options)
-    model.arch_name, model.arch_options = name, options
+    model.__dict__.update(arch_name=name, arch_options=options)
     return model
+
+
+def identity(model: nn.Module) -> tuple[str, dict[str, Any]] | None:
+    """Return (name, options) of a network that `create` made, or None for any other."""
+    name, options = model.__dict__.get("arch_name"), model.__dict__.get("arch_options")
+    return (name, options) if name is not None and options is not None else None

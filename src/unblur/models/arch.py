@@ -11,9 +11,10 @@ from torch import nn
 class Arch:
     """One architecture: how it is built and what whoever runs it must know.
 
-    `options` are the defaults of every option that `build` takes, `tiny` those changes that make a network of the same
-    make for tests in a blink. `size_multiple` is what the network pads heights and widths to, by `padding`, inside its own
-    `forward`; tiles of such sizes spare it the padding. `licence` is the licence of our code, `origin` whose idea it is.
+    `options` are the defaults of every option that `build` takes, `tiny` those changes that make a network of the
+    same make for tests in a blink. `size_multiple` is what the network pads heights and widths to, by `padding`,
+    inside its own `forward`; tiles of such sizes spare it the padding. `licence` is the licence of our code, `origin`
+    whose idea it is.
     """
 
     name: str

@@ -4,8 +4,9 @@ Chen, Chu, Zhang, Sun: "Simple Baselines for Image Restoration", ECCV 2022 (arXi
 Written from the paper; keys of the state dict are the authors', so that their checkpoints load without renaming.
 Equal to the authors' outputs in the goldens (tests/test_nafnet.py).
 
-Ours beyond the paper: `unshuffle`, which folds squares of pixels into channels before the first convolution (a factor of 2
-makes everything four times as cheap, for weights that must run on a CPU), `padding`, and a last layer that starts at zero.
+Ours beyond the paper: `unshuffle`, which folds squares of pixels into channels before the first convolution (a factor
+of 2 makes everything four times as cheap, for weights that must run on a CPU), `padding`, and a last layer that
+starts at zero.
 """
 
 from collections.abc import Sequence
@@ -22,8 +23,8 @@ from unblur.models.layers import LayerNorm2d, pad_to_multiple
 class NAFNet(nn.Module):
     """Restores (B, 3, H, W) in [0, 1] to the same shape, any size; the output is not clamped.
 
-    `width` channels at full size, doubled at each halving; `encoder_blocks` and `decoder_blocks` number the blocks of each level,
-    outermost first in the encoder, innermost first in the decoder (the authors' order).
+    `width` channels at full size, doubled at each halving; `encoder_blocks` and `decoder_blocks` number the blocks of
+    each level, outermost first in the encoder, innermost first in the decoder (the authors' order).
     """
 
     def __init__(
@@ -37,7 +38,9 @@ class NAFNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(encoder_blocks) != len(decoder_blocks):
-            raise ValueError(f"{len(encoder_blocks)} encoder levels need as many in the decoder, not {len(decoder_blocks)}")
+            raise ValueError(
+                f"{len(encoder_blocks)} encoder levels need as many in the decoder, not {len(decoder_blocks)}"
+            )
         planes = 3 * unshuffle**2
         self.unshuffle, self.padding = unshuffle, padding
         self.size_multiple = unshuffle * 2 ** len(encoder_blocks)
@@ -55,8 +58,8 @@ class NAFNet(nn.Module):
             channels //= 2
             self.decoders.append(_blocks(channels, count))
         self.ending = nn.Conv2d(width, planes, 3, padding=1)
-        nn.init.zeros_(self.ending.weight)  # a fresh network returns its input, so that training begins at "do nothing"
-        nn.init.zeros_(self.ending.bias)
+        for parameter in self.ending.parameters():  # a fresh network returns its input: training begins at "do nothing"
+            nn.init.zeros_(parameter)
 
     def forward(self, blurred: Tensor) -> Tensor:
         """Return the restored pictures, (B, 3, H, W)."""

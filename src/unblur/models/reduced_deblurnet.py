@@ -1,11 +1,11 @@
 """The reduced DeblurNet of document B: two convolutions down, three transposed ones up, 48,163 parameters.
 
-As the document has it, the picture goes through a quarter of its size and comes back from a sigmoid: there is no path for the
-input, so that even a sharp picture is returned worse than it came. The option `residual` is the one change that mends
-it: the network's output, without the sigmoid, is added to the input.
+As the document has it, the picture goes through a quarter of its size and comes back from a sigmoid: there is no path
+for the input, so that even a sharp picture is returned worse than it came. The option `residual` is the one change
+that mends it: the network's output, without the sigmoid, is added to the input.
 
-The document's list of layers contradicts itself (a 128->256 layer alone would have six times its 50 thousand parameters);
-this is the reading that adds up.
+The document's list of layers contradicts itself (a 128->256 layer alone would have six times its 50 thousand
+parameters); this is the reading that adds up.
 """
 
 from torch import Tensor, nn
@@ -33,9 +33,8 @@ class ReducedDeblurNet(nn.Module):
             _doubling(32, 3),
         )
         if residual:
-            last = self.decoder[-1]
-            nn.init.zeros_(last.weight)  # a fresh network returns its input, so that training begins at "do nothing"
-            nn.init.zeros_(last.bias)
+            for parameter in self.decoder[-1].parameters():  # a fresh network returns its input
+                nn.init.zeros_(parameter)
 
     def forward(self, blurred: Tensor) -> Tensor:
         """Return the restored pictures, (B, 3, H, W)."""

@@ -3,19 +3,22 @@
     result = train(experiment.load("experiments/sharp/nafnet_small.yaml"), Path("runs/nafnet_small"))
 
 A run folder holds `experiment.yaml` (the full settings), `best.safetensors` (lowest validation loss) and
-`last.safetensors`, which `unblur restore --model` takes at once, `last.state` (what resuming needs) and `log/` (CSV and TensorBoard).
+`last.safetensors`, which `unblur restore --model` takes at once, `last.state` (what resuming needs) and `log/` (CSV
+and TensorBoard).
 
 Everything random comes from the seed and the step: samples are addressed by their position in the series
-(`data.pairs.TrainingCrops`), learning rates are functions of the step, and torch's generator is part of the state. A training
-that was stopped and resumed is therefore the same as one that was not.
+(`data.pairs.TrainingCrops`), learning rates are functions of the step, and torch's generator is part of the state. A
+training that was stopped and resumed is therefore the same as one that was not.
 """
 
 import contextlib
+import logging
 import platform
 import signal
 import subprocess
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +32,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from unblur import losses, metrics, models, weights
+from unblur.blur.recipes import blur_batch, sample_seed
 from unblur.data.catalog import find_dataset
 from unblur.data.pairs import (
     Positions,
@@ -40,7 +44,6 @@ from unblur.data.pairs import (
     sharp_files,
     to_batch,
 )
-from unblur.blur.recipes import blur_batch, sample_seed
 from unblur.errors import DataError, MissingExtra, TrainingError
 from unblur.experiment import Data, Experiment
 from unblur.files import written_whole
@@ -50,6 +53,7 @@ from unblur.training.schedules import learning_rate, total_steps
 
 try:
     import lightning.pytorch as pl
+    from lightning.fabric.utilities.warnings import PossibleUserWarning
     from lightning.pytorch.callbacks import RichProgressBar
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 except ImportError:
@@ -84,8 +88,8 @@ def train(
 ) -> TrainingResult:
     """Train as the experiment says and return what came of it; files go to `out`.
 
-    `resume` goes on from `out/last.state`, or begins where there is none. On SIGINT or SIGTERM the step is finished, the state saved and
-    the call returns. Raises `TrainingError`, `DataError`; `tell` receives one-line messages.
+    `resume` goes on from `out/last.state`, or begins where there is none. On SIGINT or SIGTERM the step is finished,
+    the state saved and the call returns. Raises `TrainingError`, `DataError`; `tell` receives one-line messages.
     """
     started = time.perf_counter()
     state_file = out / "last.state"
@@ -106,26 +110,17 @@ def train(
         return module.result("done", started)
     version = f"from-step-{module.step:07d}"
     loggers = [CSVLogger(out, name="log", version=version), TensorBoardLogger(out, name="log", version=version)]
-    trainer = pl.Trainer(
-        accelerator="auto",
-        devices=1,
-        precision=_lightning_precision(experiment),
-        max_steps=module.total_steps - module.step,
-        logger=loggers,
-        log_every_n_steps=10,
-        callbacks=[RichProgressBar(leave=True)] if progress else [],
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        num_sanity_val_steps=0,
-    )
-    with _stopping_on_signals(module):
+    with _quiet_lightning():
+        trainer = _trainer(experiment, module.total_steps - module.step, loggers, progress)
+    with _signals_restored(), _quiet_lightning():
         trainer.fit(module, train_dataloaders=module.loader())
     return module.result(module.stop_reason or "done", started)
 
 
 class SupervisedTraining(pl.LightningModule):
-    """The training step, the looks at the validation pictures and the state; the network itself knows nothing of them."""
+    """The training step, the looks at the validation pictures and the state; the network itself knows nothing of
+    them.
+    """
 
     def __init__(
         self, experiment: Experiment, training: Files, validation: Files, out: Path, tell: Callable[[str], None]
@@ -136,7 +131,8 @@ class SupervisedTraining(pl.LightningModule):
         self.margin_px = self.recipe.margin_px if self.recipe and experiment.data.crop_px else 0
         self.network = _network(experiment)
         decay = experiment.ema
-        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
+        averaging = get_ema_multi_avg_fn(decay or 0.0)  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(self.network, multi_avg_fn=averaging) if decay else None
         self.samples = TrainingCrops(
             training,
             seed=experiment.seed,
@@ -187,13 +183,19 @@ class SupervisedTraining(pl.LightningModule):
         return optimizer
 
     def on_train_start(self) -> None:
-        """Take up the random state of a resumed training and put the networks where they are fast."""
+        """Put the networks where they are fast, take up the random state of a resumed training, listen to signals."""
         for network in (self.network, self.average):
             if network is not None:
-                network.to(memory_format=torch.channels_last)
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own stub lacks it
         if self._state is not None:
             torch.set_rng_state(self._state["random_state"])
             self._state = None
+        if threading.current_thread() is threading.main_thread():  # only there can handlers be set
+            for number in (signal.SIGINT, signal.SIGTERM):  # here, because Lightning sets its own before
+                signal.signal(number, self._stop)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stop_reason = "interrupted"  # the step is finished and the state saved, instead of cutting it off
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Blur on the device, where the experiment names a recipe."""
@@ -211,7 +213,9 @@ class SupervisedTraining(pl.LightningModule):
         total, parts = losses.weighted_sum(self.experiment.loss, restored, batch["sharp"])
         if not torch.isfinite(total):
             bad = [name for name, part in parts.items() if not torch.isfinite(part)]
-            raise TrainingError(f"The loss is not finite at step {self.step}: {', '.join(bad)}. {self.out} keeps the last state.")
+            raise TrainingError(
+                f"The loss is not finite at step {self.step}: {', '.join(bad)}. {self.out} keeps the last state."
+            )
         if self.step % 10 == 0:
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             self._log({"train/loss": total, **{f"train/{n}": p for n, p in parts.items()}, "train/learning_rate": rate})
@@ -248,8 +252,9 @@ class SupervisedTraining(pl.LightningModule):
         self.kept.eval()
         rows = [self._look_at(blurred, sharp) for blurred, sharp in self.looks_at]
         self.kept.train(was_training)
-        loss, psnr, psnr_blurred = (sum(column) / len(rows) for column in zip(*rows, strict=True))
-        self._log({"valid/loss": loss, "valid/psnr": psnr, "valid/psnr_blurred_input": psnr_blurred})
+        loss, loss_blurred, psnr, psnr_blurred = (sum(column) / len(rows) for column in zip(*rows, strict=True))
+        scores = {"valid/loss": loss, "valid/psnr": psnr}
+        self._log(scores | {"valid/loss_blurred_input": loss_blurred, "valid/psnr_blurred_input": psnr_blurred})
         better = loss < self.best_loss
         if better:
             self.best_loss, self.best_psnr, self.looks_since_best = loss, psnr, 0
@@ -261,14 +266,15 @@ class SupervisedTraining(pl.LightningModule):
             self.stop_reason = "early stopping"
         self.save_last(loss, psnr)
         self.tell(
-            f"step {self.step}/{self.total_steps}: validation loss {loss:.5f}, "
-            f"PSNR {psnr:.3f} dB (blurred input {psnr_blurred:.3f}){' - best so far' if better else ''}"
+            f"step {self.step}/{self.total_steps}: validation loss {loss:.5f} (blurred input {loss_blurred:.5f}), "
+            f"PSNR {psnr:.2f} dB (blurred input {psnr_blurred:.2f}){', best so far' if better else ''}"
         )
 
-    def _look_at(self, blurred: Tensor, sharp: Tensor) -> tuple[float, float, float]:
-        restored = restore_image(self.kept, blurred, precision=self.experiment.precision)
-        loss, _ = losses.weighted_sum(self.experiment.loss, restored[None], sharp[None])
-        return float(loss), float(metrics.psnr(restored, sharp)), float(metrics.psnr(blurred, sharp))
+    def _look_at(self, blurred: Tensor, sharp: Tensor) -> list[float]:
+        """Return the loss and the PSNR (`psnr-float`) of the restored and of the blurred."""
+        pictures = (restore_image(self.kept, blurred, precision=self.experiment.precision), blurred)
+        found = [float(losses.weighted_sum(self.experiment.loss, p[None], sharp[None])[0]) for p in pictures]
+        return found + [float(metrics.psnr_float(picture, sharp)) for picture in pictures]
 
     # -- the state -------------------------------------------------------------------------------------
 
@@ -304,9 +310,7 @@ class SupervisedTraining(pl.LightningModule):
     def result(self, stopped: str, started: float) -> TrainingResult:
         """Return what has come of the training so far."""
         seconds = time.perf_counter() - started
-        return TrainingResult(
-            self.out, self.step, self.total_steps, self.best_loss, self.best_psnr, seconds, stopped
-        )
+        return TrainingResult(self.out, self.step, self.total_steps, self.best_loss, self.best_psnr, seconds, stopped)
 
     def _facts(self, loss: float | None, psnr: float | None) -> dict[str, Any]:
         return {
@@ -321,7 +325,9 @@ class SupervisedTraining(pl.LightningModule):
 
     def _log(self, values: Mapping[str, float | Tensor]) -> None:
         for logger in self.trainer.loggers:
-            logger.log_metrics({name: float(torch.as_tensor(value).detach()) for name, value in values.items()}, step=self.step)
+            logger.log_metrics(
+                {name: float(torch.as_tensor(value).detach()) for name, value in values.items()}, step=self.step
+            )
 
 
 def _network(experiment: Experiment) -> nn.Module:
@@ -329,8 +335,10 @@ def _network(experiment: Experiment) -> nn.Module:
     network = models.create(model.name, **model.options)
     if experiment.start_from:
         start = weights.load(experiment.start_from)
-        if (start.arch_name, start.arch_options) != (network.arch_name, network.arch_options):
-            raise TrainingError(f"{experiment.start_from} is another network than the experiment's: {start.arch_options}")
+        if models.identity(start) != models.identity(network):
+            raise TrainingError(
+                f"{experiment.start_from} is another network than the experiment's: {models.identity(start)}"
+            )
         network.load_state_dict(start.state_dict())
     return network
 
@@ -353,7 +361,9 @@ def _files(data: Data, data_root: Path | None) -> tuple[Files, Files]:
         validation = listed(data.valid)
     for part, name in ((training, "train on"), (validation, "validate on")):
         if not part:
-            raise DataError(f"There is no picture to {name}: '{data.train}' with hold_out {data.hold_out} is too small.")
+            raise DataError(
+                f"There is no picture to {name}: '{data.train}' with hold_out {data.hold_out} is too small."
+            )
     return training, validation
 
 
@@ -377,6 +387,37 @@ def _validation_pictures(experiment: Experiment, files: Files) -> Iterator[tuple
         yield blurred[0].contiguous(), sharp[0].contiguous()
 
 
+def _trainer(experiment: Experiment, steps: int, loggers: list[Any], progress: bool) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="auto",
+        devices=1,
+        precision=_lightning_precision(experiment),
+        max_steps=steps,
+        logger=loggers,
+        log_every_n_steps=10,
+        callbacks=[RichProgressBar(leave=True)] if progress else [],
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+    )
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Leave out Lightning's advice (products, number of workers) and a deprecation within itself; errors stay."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=PossibleUserWarning)
+            warnings.filterwarnings("ignore", message=r"`isinstance\(treespec")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def _lightning_precision(experiment: Experiment) -> Any:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     half = experiment.precision == "bf16" or (experiment.precision == "auto" and bf16_is_fast(device))
@@ -384,21 +425,15 @@ def _lightning_precision(experiment: Experiment) -> Any:
 
 
 @contextlib.contextmanager
-def _stopping_on_signals(module: SupervisedTraining) -> Iterator[None]:
-    """Let SIGINT and SIGTERM finish the step and save the state, instead of cutting it off."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        module.stop_reason = "interrupted"
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # handlers can only be set there
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+def _signals_restored() -> Iterator[None]:
+    """Put the handlers of SIGINT and SIGTERM back afterwards."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _read_state(path: Path) -> dict[str, Any]:

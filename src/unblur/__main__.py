@@ -1,0 +1,7 @@
+"""`python -m unblur` is the command `unblur`."""
+
+import sys
+
+from unblur.cli import main
+
+sys.exit(main())

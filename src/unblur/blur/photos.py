@@ -1,0 +1,63 @@
+"""Blurred copies of photographs on disk: `unblur blur`."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from unblur.blur.recipes import Recipe, blur_batch, sample_seed
+from unblur.errors import OutputError, PhotoError
+from unblur.images import DEFAULT_MAX_PIXELS, Photo, check_output, read_photo, write_photo
+from unblur.outputs import PlannedFile
+
+
+@dataclass(frozen=True)
+class BlurredFile:
+    """The files that were made of one photograph: one, or one for each level of the recipe."""
+
+    source: Path
+    targets: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class FailedFile:
+    """A photograph that could not be blurred; nothing was written for it."""
+
+    source: Path
+    error: PhotoError | OutputError
+
+
+def blur_photo(photo: Photo, recipe: Recipe, seed: int, *, kind: int | None = None) -> Photo:
+    """Return the photo blurred by the recipe, rounded to 8 bit; `kind` and `seed` as in `recipes.blur_batch`."""
+    return photo.with_rgb(blur_batch(photo.rgb[None], recipe, [seed], kind=kind)[0])
+
+
+def blur_files(
+    plan: Iterable[PlannedFile],
+    recipe: Recipe,
+    seed: int = 0,
+    *,
+    overwrite: bool = False,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Iterator[BlurredFile | FailedFile]:
+    """Blur the planned files and yield what became of each; one that fails does not stop the others.
+
+    The n-th file is blurred with `sample_seed(seed, n)`. Where the recipe's kinds are levels, each is written,
+    as NAME-LEVEL.EXT.
+    """
+    for index, file in enumerate(plan):
+        kinds = range(len(recipe.kinds)) if recipe.each_kind else (None,)
+        try:
+            targets = tuple(_target(file.target, recipe, kind) for kind in kinds)
+            for target in targets:
+                check_output(target, overwrite=overwrite)
+            photo = read_photo(file.source, max_pixels=max_pixels)
+            for kind, target in zip(kinds, targets, strict=True):
+                blurred = blur_photo(photo, recipe, sample_seed(seed, index), kind=kind)
+                write_photo(blurred, target, overwrite=overwrite)
+            yield BlurredFile(file.source, targets)
+        except (PhotoError, OutputError) as error:
+            yield FailedFile(file.source, error)
+
+
+def _target(path: Path, recipe: Recipe, kind: int | None) -> Path:
+    return path if kind is None else path.with_name(f"{path.stem}-{recipe.kinds[kind].label}{path.suffix}")

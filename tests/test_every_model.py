@@ -1,0 +1,244 @@
+"""What every network keeps to, in its `tiny` options: any size, no surprises, and all of its weights learn."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from golden import fill
+from torch import Tensor, nn
+
+from unblur import models, weights
+from unblur.errors import UnknownName
+from unblur.models.arch import Arch
+from unblur.models.layers import LayerNorm2d, pad_to_multiple
+
+EVERY = pytest.mark.parametrize("arch", models.ARCHITECTURES.values(), ids=models.ARCHITECTURES.keys())
+VARIANTS = {
+    arch.name: {"tiny": arch.tiny} | {f"{key}={value}": {**arch.tiny, key: value} for key, value in others.items()}
+    for arch, others in (
+        (models.find("nafnet"), {"unshuffle": 2, "padding": "reflect"}),
+        (models.find("reduced_deblurnet"), {"residual": True}),
+    )
+}
+EVERY_VARIANT = pytest.mark.parametrize(
+    ("name", "options"),
+    [pytest.param(name, options, id=f"{name}-{label}") for name, all_ in VARIANTS.items() for label, options in all_.items()],
+)
+SIZES = [(1, 1), (5, 7), (33, 18)]
+
+
+def tiny(name: str, **options: object) -> nn.Module:
+    """Return a network in eval mode, all of whose weights do something."""
+    return fill(models.create(name, **{**models.find(name).tiny, **options}))
+
+
+def pictures(count: int, height: int, width: int) -> Tensor:
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(height * width))
+
+
+# -- Pictures in, pictures out -----------------------------------------------------------------------------------------
+
+
+def test_every_network_of_the_list_has_its_variants_tested():
+    assert VARIANTS.keys() == models.ARCHITECTURES.keys()
+
+
+@EVERY_VARIANT
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_a_picture_of_any_size_keeps_its_shape(name, options, height, width):
+    with torch.no_grad():
+        restored = tiny(name, **options)(pictures(2, height, width))
+    assert restored.shape == (2, 3, height, width)
+    assert restored.dtype == torch.float32
+    assert torch.isfinite(restored).all()
+
+
+@EVERY_VARIANT
+def test_the_same_picture_is_restored_the_same_way(name, options):
+    model, picture = tiny(name, **options), pictures(1, 33, 18)
+    with torch.no_grad():
+        assert torch.equal(model(picture), model(picture))
+
+
+@EVERY_VARIANT
+def test_a_picture_is_restored_without_regard_to_its_batch(name, options):
+    model, batch = tiny(name, **options), pictures(3, 20, 18)
+    with torch.no_grad():
+        together, alone = model(batch), torch.cat([model(picture[None]) for picture in batch])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+@EVERY_VARIANT
+def test_memory_in_channels_last_order_changes_nothing(name, options):
+    model, batch = tiny(name, **options), pictures(2, 20, 18)
+    with torch.no_grad():
+        torch.testing.assert_close(model(batch.contiguous(memory_format=torch.channels_last)), model(batch), atol=1e-5, rtol=0)
+
+
+@EVERY_VARIANT
+def test_the_blurred_picture_is_left_as_it_was(name, options):
+    batch = pictures(1, 16, 16)
+    with torch.no_grad():
+        tiny(name, **options)(batch)
+    assert torch.equal(batch, pictures(1, 16, 16))
+
+
+@EVERY_VARIANT
+def test_a_gradient_reaches_every_weight_within_two_steps(name, options):
+    torch.manual_seed(1)
+    model = models.create(name, **options).eval()  # fresh: last layers and the scales of blocks begin at zero
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    blurred, sharp = pictures(2, 16, 16), pictures(2, 16, 16).flip(0)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (model(blurred) - sharp).square().mean().backward()
+        idle = [key for key, weight in model.named_parameters() if weight.grad is None or not weight.grad.abs().max() > 0]
+        optimizer.step()
+    assert not idle
+
+
+# -- Padding -----------------------------------------------------------------------------------------------------------
+
+
+@EVERY
+def test_a_picture_of_the_stated_multiple_is_not_padded(arch, monkeypatch):
+    model = tiny(arch.name)
+    monkeypatch.setattr(F, "pad", lambda *_, **__: pytest.fail("padded"))
+    with torch.no_grad():
+        model(pictures(1, arch.size_multiple, 2 * arch.size_multiple))
+
+
+@EVERY
+def test_a_picture_of_another_size_is_padded_in_the_stated_way(arch):
+    model = tiny(arch.name)
+    multiple = getattr(model, "size_multiple", arch.size_multiple)  # fewer levels need less
+    assert arch.size_multiple % multiple == 0
+    assert_padded_as_stated(model, arch, multiple)
+
+
+@pytest.mark.full
+@EVERY
+def test_the_default_network_builds_and_pads_in_the_stated_way_to_the_stated_multiple(arch):
+    assert_padded_as_stated(fill(models.create(arch.name)), arch, arch.size_multiple)
+
+
+def assert_padded_as_stated(model: nn.Module, arch: Arch, multiple: int) -> None:
+    if arch.padding == "none":
+        return
+    height, width = 2 * multiple - 3, 3 * multiple - 1
+    picture = pictures(1, height, width)
+    mode = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate"}[arch.padding]
+    padded = F.pad(picture, (0, 1, 0, 3), mode=mode)
+    with torch.no_grad():
+        torch.testing.assert_close(model(picture), model(padded)[:, :, :height, :width], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "reflect", "replicate"])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 9), (8, 7), (8, 16)])
+def test_padding_continues_a_picture_only_to_the_right_and_below(padding, height, width):
+    picture = pictures(1, height, width)
+    padded = pad_to_multiple(picture, 8, padding)
+    assert [length % 8 for length in padded.shape[-2:]] == [0, 0]
+    assert padded.shape[-2] - height < 8
+    assert padded.shape[-1] - width < 8
+    assert torch.equal(padded[:, :, :height, :width], picture)
+
+
+def test_padding_by_reflection_does_not_repeat_the_edge_and_replicates_what_is_too_far():
+    row = torch.tensor([1.0, 2.0, 3.0]).expand(1, 1, 1, 3)
+    assert pad_to_multiple(row, 4, "reflect")[0, 0, 0].tolist() == [1, 2, 3, 2]
+    assert pad_to_multiple(row, 8, "reflect")[0, 0, 7].tolist() == [1, 2, 3, 2, 1, 1, 1, 1]
+
+
+def test_layer_norm_gives_each_pixel_mean_0_and_variance_1_over_its_channels():
+    norm, x = LayerNorm2d(12), 5 + 3 * torch.randn(2, 12, 4, 5, generator=torch.Generator().manual_seed(1))
+    y = norm(x)
+    torch.testing.assert_close(y.mean(dim=1), torch.zeros(2, 4, 5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(y.var(dim=1, correction=0), torch.ones(2, 4, 5), atol=1e-5, rtol=0)
+    with torch.no_grad():
+        norm.weight.fill_(2)
+        norm.bias.fill_(7)
+    torch.testing.assert_close(norm(x), 2 * y + 7)
+
+
+# -- Building ----------------------------------------------------------------------------------------------------------
+
+
+@EVERY
+def test_a_network_says_what_it_is(arch):
+    model = models.create(arch.name, **arch.tiny)
+    assert model.arch_name == arch.name
+    assert model.arch_options == {**arch.options, **arch.tiny}
+    assert model.training
+    assert all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in model.parameters())
+
+
+@EVERY
+def test_weights_saved_and_loaded_restore_the_same_picture(arch, tmp_path):
+    model, picture = tiny(arch.name), pictures(1, 17, 12)
+    weights.save(model, tmp_path / "model.safetensors", {})
+    loaded = weights.load(tmp_path / "model.safetensors")
+    assert (loaded.arch_name, loaded.arch_options) == (model.arch_name, model.arch_options)
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
+    with torch.no_grad():
+        assert torch.equal(model(picture), loaded(picture))
+
+
+@EVERY
+def test_fresh_weights_come_from_the_global_generator(arch):
+    torch.manual_seed(5)
+    first = models.create(arch.name, **arch.tiny).state_dict()
+    torch.manual_seed(5)
+    second = models.create(arch.name, **arch.tiny).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@EVERY
+def test_building_changes_no_facts_for_the_next_network(arch):
+    model = models.create(arch.name, **arch.tiny)
+    assert model.arch_options is not arch.options
+    model.arch_options["name"] = "changed"
+    assert "name" not in arch.options
+
+
+@EVERY
+def test_an_unknown_option_is_answered_with_the_nearest_one(arch):
+    option = next(iter(arch.options))
+    with pytest.raises(UnknownName, match=f"No option of {arch.name} is called '{option}x'. Did you mean '{option}'"):
+        models.create(arch.name, **{f"{option}x": 1})
+
+
+def test_an_unknown_network_is_answered_with_the_nearest_one():
+    with pytest.raises(UnknownName, match="No model is called 'nafent'. Did you mean 'nafnet'?"):
+        models.create("nafent")
+
+
+# -- Facts -------------------------------------------------------------------------------------------------------------
+
+
+@EVERY
+def test_the_facts_name_every_option_of_the_network(arch):
+    assert arch.options.keys() == inspect.signature(arch.build).parameters.keys()
+    assert arch.tiny.keys() <= arch.options.keys()
+    assert all(options.keys() <= arch.options.keys() for options in arch.published.values())
+
+
+@EVERY
+def test_a_network_lives_in_the_file_of_its_name(arch):
+    assert Path(inspect.getfile(arch.build)).stem == arch.name
+
+
+@EVERY
+def test_the_facts_give_origin_paper_and_licence(arch):
+    assert arch.origin
+    assert arch.paper
+    assert arch.licence == "Apache-2.0"
+    assert arch.overlap_px >= 0
+
+
+@EVERY
+def test_tiny_networks_are_tiny(arch):
+    assert weights.num_parameters(models.create(arch.name, **arch.tiny)) < 60_000
