@@ -1,0 +1,252 @@
+"""The documents tell the truth: their commands run or at least parse, their code works, their links lead somewhere.
+
+The `sh` and `python` blocks of the tutorial are run in order, in a folder of their own, with a tiny network and a few
+steps. A block under `<!-- not run: the reason -->` is only parsed, as are all commands of the other documents.
+"""
+
+import argparse
+import contextlib
+import re
+import shlex
+import shutil
+import signal
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import skimage.data
+import torch
+import yaml
+from PIL import Image
+
+from unblur import experiment, models, weights
+from unblur.blur import recipes
+from unblur.cli import _parser, main
+from unblur.images import find_photos
+from unblur.settings import validated
+
+ROOT = Path(__file__).parents[1]
+TUTORIAL = ROOT / "docs" / "train-on-your-own-photos.md"
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+EVERY_DOCUMENT = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+SHELLS = {"sh", "bash", "shell", "console"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a document: its language, its text, and whether it stands under `<!-- not run: ... -->`."""
+
+    language: str
+    text: str
+    runs: bool
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """The words of each command line; a prompt, comments, and what follows a pipe or `&&` in a line are left out."""
+        if self.language not in SHELLS:
+            return []
+        lines = self.text.replace("\\\n", " ").splitlines()
+        commands = []
+        for line in lines:
+            lexer = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars="|&;<>")
+            lexer.whitespace_split = True
+            words = list(lexer)
+            ends = (index for index, word in enumerate(words) if set(word) <= set("|&;<>"))
+            commands.append(words[: next(ends, None)])
+        return [words for words in commands if words]
+
+
+def blocks(path: Path) -> list[Block]:
+    found = re.finditer(r"^(<!-- not run: .+? -->\n)?```(\w*)\n(.*?)^```$", path.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    return [Block(match[2], match[3], runs=match[1] is None) for match in found]
+
+
+def unblur_commands(path: Path) -> list[list[str]]:
+    """Return the arguments of every `unblur ...` line in the blocks of a document."""
+    commands = [words for block in blocks(path) for words in block.commands]
+    return [words[1:] for words in commands if Path(words[0]).name == "unblur"]
+
+
+def text_without_blocks(path: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+# -- the tutorial --------------------------------------------------------------------------------------
+
+TINY = [
+    "model.width=4", "model.encoder_blocks=[1]", "model.middle_blocks=1", "model.decoder_blocks=[1]",
+    "data.hold_out=0.3", "data.crop_px=16", "data.batch_size=2", "validation.crop_px=32", "validation.max_pictures=2",
+]  # fmt: skip
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with what a reader of the tutorial has: the experiments, photographs, pairs. It is the current one."""
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    astronaut = Image.fromarray(skimage.data.astronaut())
+    for index in range(12):
+        left, top = 90 * (index % 4), 110 * (index // 4)
+        photo = astronaut.crop((left, top, left + 96, top + 80))
+        _save(photo, tmp_path / "pictures" / f"day{index % 2}" / f"{index:02}.jpg")
+        _save(photo, tmp_path / "data" / "pairs" / "sharp" / f"{index:02}.png")
+        _save(photo.reduce(2).resize(photo.size), tmp_path / "data" / "pairs" / "blur" / f"{index:02}.png")
+    coffee = Image.fromarray(skimage.data.coffee())
+    _save(coffee.crop((200, 100, 264, 148)), tmp_path / "pictures-to-test" / "cup.png")
+    _save(coffee.crop((300, 200, 364, 248)), tmp_path / "pictures-to-test" / "table.jpg")
+    _save(coffee.crop((100, 100, 164, 148)), tmp_path / "holiday" / "beach.jpg")
+    monkeypatch.chdir(tmp_path)
+    terminate = signal.getsignal(signal.SIGTERM)
+    yield tmp_path
+    signal.signal(signal.SIGTERM, terminate)
+
+
+def test_the_tutorial_can_be_followed_from_its_first_command_to_its_last(workplace, capsys):
+    for block in blocks(TUTORIAL):
+        if block.language == "yaml":
+            name = block.text.splitlines()[0].removeprefix("# ")
+            Path(name).write_text(block.text, encoding="utf-8")
+        elif block.language == "python" and block.runs:
+            exec(compile(block.text, TUTORIAL.name, "exec"), {})
+        elif block.runs:
+            for program, *arguments in block.commands:
+                assert program == "unblur", f"only unblur can be run here; mark the block as not run: {program}"
+                code = main(made_small(arguments))
+                said = capsys.readouterr()
+                assert code == 0, f"unblur {shlex.join(arguments)} ended with {code}: {said.err}"
+                assert said.out, f"unblur {shlex.join(arguments)} printed nothing"
+
+    assert len(find_photos(workplace / "data" / "sharp")) == 12
+    assert weights.describe("runs/my_photos/best.safetensors").facts["step"] > 0
+    assert experiment.load("runs/my_photos/experiment.yaml").schedule.steps == small_steps(24_000), "made longer"
+    assert {path.name for path in Path("runs/my_photos").iterdir()} == files_of_a_run_in(TUTORIAL)
+    scores = Path("runs/scores/everyday/scores.csv").read_text(encoding="utf-8").splitlines()
+    assert [row.split(",")[0] for row in scores[1:]] == ["blurred input"] * 2 + ["my_photos/best"] * 2
+    assert [path.name for path in Path("holiday-sharp").iterdir()] == ["beach.jpg"]
+    assert Path("beach-sharp.jpg").exists()
+
+
+def made_small(arguments: list[str]) -> list[str]:
+    """Return the arguments, a training's with settings that end it after a few steps of a tiny network."""
+    options = _parser().parse_args(arguments)
+    if options.run.__name__ != "train":
+        return arguments
+    steps = small_steps(experiment.load(options.experiment, options.set).schedule.steps)
+    return [*arguments, "--set", *TINY, f"schedule.steps={steps}", f"validation.every_steps={steps // 2}"]
+
+
+def small_steps(steps: int | None) -> int:
+    assert steps, "the experiments of the tutorial say how many steps"
+    return max(4, steps // 2000)
+
+
+def files_of_a_run_in(path: Path) -> set[str]:
+    return {name.rstrip("/") for name in re.findall(r"^\| `([\w./]+)` \|", path.read_text("utf-8"), re.MULTILINE)}
+
+
+def test_the_experiment_that_begins_with_the_default_weights_has_their_network():
+    if "default" not in weights.shipped():
+        pytest.skip("no default weights are shipped yet")
+    settings = experiment.load(ROOT / "experiments" / "sharp" / "nafnet_everyday.yaml").model
+    shipped = weights.describe("default")
+    options = models.full_options(settings.name, **settings.options)
+    assert (settings.name, options) == (shipped.architecture, shipped.options)
+
+
+# -- every document ------------------------------------------------------------------------------------
+
+
+@EVERY_DOCUMENT
+def test_every_link_to_a_file_leads_to_one(path):
+    links = re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", text_without_blocks(path))
+    targets = [first or second for first, second in links]
+    local = [target for target in targets if not re.match(r"[a-z]+:|#", target)]
+    assert not [target for target in local if not (path.parent / target.partition("#")[0]).exists()]
+
+
+@EVERY_DOCUMENT
+def test_every_command_parses(path, capsys):
+    wrong = []
+    for arguments in unblur_commands(path):
+        if arguments in (["--version"], ["--help"]):
+            continue  # they print and end the program
+        try:
+            _parser().parse_args(arguments)
+        except SystemExit:
+            wrong.append(f"unblur {shlex.join(arguments)}: {capsys.readouterr().err.splitlines()[-1]}")
+    assert not wrong, "\n".join(wrong)
+
+
+@EVERY_DOCUMENT
+def test_every_training_that_is_shown_has_a_valid_experiment(path):
+    for arguments in unblur_commands(path):
+        if arguments[0] == "train":
+            options = _parser().parse_args(arguments)
+            named_elsewhere = [change for change in options.set if change.endswith(".yaml")]  # a file of the reader's
+            experiment.load(ROOT / options.experiment, [change for change in options.set if change not in named_elsewhere])
+
+
+@EVERY_DOCUMENT
+def test_every_command_in_running_text_exists(path):
+    (subparsers,) = (action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+    wrong = []
+    for name, rest in re.findall(r"`unblur ([a-z]+)\b([^`]*)`", text_without_blocks(path)):
+        if name not in subparsers.choices:
+            wrong.append(f"unblur {name}")
+            continue
+        known = {flag for action in subparsers.choices[name]._actions for flag in action.option_strings}
+        wrong += [f"unblur {name} {flag}" for flag in re.findall(r"(?<!\S)--?[a-z][\w-]*", rest) if flag not in known]
+    assert not wrong
+
+
+def test_a_wrong_command_in_a_document_is_found(tmp_path):
+    document = tmp_path / "doc.md"
+    document.write_text("```sh\n$ unblur restore a.jpg --modell x && ls  # why\n```\n", encoding="utf-8")
+    assert unblur_commands(document) == [["restore", "a.jpg", "--modell", "x"]]
+    with contextlib.redirect_stderr(None), pytest.raises(SystemExit):
+        _parser().parse_args(unblur_commands(document)[0])
+
+
+# -- what single documents promise ---------------------------------------------------------------------
+
+
+def test_the_network_of_the_guide_keeps_to_the_contract_of_networks(monkeypatch):
+    guide = blocks(ROOT / "docs" / "adding-a-model.md")
+    (code,) = (block.text for block in guide if block.language == "python")
+    module = types.ModuleType("few_convs")
+    exec(compile(code, "few_convs.py", "exec"), module.__dict__)
+    arch = module.ARCH
+    monkeypatch.setitem(models.ARCHITECTURES, arch.name, arch)
+    network = models.create(arch.name, **arch.tiny).eval()
+    torch.nn.init.normal_(network.out.weight)
+    with torch.no_grad():
+        for height, width in ((1, 1), (5, 8)):
+            assert network(torch.rand(2, 3, height, width)).shape == (2, 3, height, width)
+    assert weights.num_parameters(network) < 60_000
+    (settings,) = (block.text for block in guide if block.language == "yaml")
+    assert validated(experiment.Experiment, yaml.safe_load(settings), "the guide").model.name == arch.name
+
+
+def test_the_recipes_document_names_every_recipe_kind_and_key():
+    rows = first_cells(ROOT / "docs" / "recipes.md")
+    kinds = {choice.model_fields["blur"].annotation.__args__[0] for choice in recipes.Kind.__origin__.__args__}
+    assert rows == recipes.built_in_recipes().keys() | kinds | recipes.Recipe.model_fields.keys()
+
+
+def test_the_recipes_in_documents_are_valid(tmp_path):
+    shown = [block.text for path in DOCUMENTS for block in blocks(path) if block.language == "yaml" and "kinds:" in block.text]
+    assert shown
+    for text in shown:
+        file = tmp_path / "recipe.yaml"
+        file.write_text(text, encoding="utf-8")
+        recipes.load_recipe(file)
+
+
+def first_cells(path: Path) -> set[str]:
+    return set(re.findall(r"^\| `([^`]+)` \|", path.read_text("utf-8"), re.MULTILINE))
+
+
+def _save(photo: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    photo.save(path)
