@@ -10,7 +10,7 @@ from torch import Tensor
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Let torch compute with one thread: the small tensors of tests gain nothing from more, and tests run side by side."""
+    """Let torch compute with one thread: small tensors gain nothing from more, and tests run side by side."""
     torch.set_num_threads(1)
 
 

@@ -1,7 +1,7 @@
 """Goldens: what the authors' code returns with weights that a formula fills in, so that no weights need to be stored.
 
-A golden is a `.safetensors` file with `inputN` and `outputN`; its metadata has the gain of the formula and the noise floor of the
-authors' own float32. The formula is "fill rule v1".
+A golden is a `.safetensors` file with `inputN` and `outputN`; its metadata has the gain of the formula and the noise
+floor of the authors' own float32. The formula is "fill rule v1".
 """
 
 import json

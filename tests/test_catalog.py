@@ -60,7 +60,7 @@ def test_a_set_that_is_not_there_is_described(tmp_path, name):
 
 
 def test_an_unknown_id_is_answered_with_the_nearest_one(tmp_path):
-    with pytest.raises(UnknownName, match="is called 'shrap'. Did you mean 'sharp'?"):
+    with pytest.raises(UnknownName, match=r"is called 'shrap'. Did you mean 'sharp'\?"):
         find_dataset("shrap", tmp_path)
 
 

@@ -11,7 +11,7 @@ UNWANTED = {"torchvision", "timm", "deepinv", "spandrel", "piq", "lpips", "pyiqa
 
 
 def everything_needed(*requirements: str) -> set[str]:
-    """Return the names of all distributions that these requirements bring along on this computer, as far as installed."""
+    """Return the names of all distributions that these requirements bring along, as far as installed."""
     waiting, seen = [Requirement(text) for text in requirements], set()
     found: set[str] = set()
     while waiting:

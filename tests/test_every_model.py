@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import fill
 from torch import Tensor, nn
 
+from golden import fill
 from unblur import models, weights
 from unblur.errors import UnknownName
 from unblur.models.arch import Arch
@@ -24,7 +24,11 @@ VARIANTS = {
 }
 EVERY_VARIANT = pytest.mark.parametrize(
     ("name", "options"),
-    [pytest.param(name, options, id=f"{name}-{label}") for name, all_ in VARIANTS.items() for label, options in all_.items()],
+    [
+        pytest.param(name, options, id=f"{name}-{label}")
+        for name, all_ in VARIANTS.items()
+        for label, options in all_.items()
+    ],
 )
 SIZES = [(1, 1), (5, 7), (33, 18)]
 
@@ -74,7 +78,9 @@ def test_a_picture_is_restored_without_regard_to_its_batch(name, options):
 def test_memory_in_channels_last_order_changes_nothing(name, options):
     model, batch = tiny(name, **options), pictures(2, 20, 18)
     with torch.no_grad():
-        torch.testing.assert_close(model(batch.contiguous(memory_format=torch.channels_last)), model(batch), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            model(batch.contiguous(memory_format=torch.channels_last)), model(batch), atol=1e-5, rtol=0
+        )
 
 
 @EVERY_VARIANT
@@ -94,7 +100,9 @@ def test_a_gradient_reaches_every_weight_within_two_steps(name, options):
     for _ in range(3):
         optimizer.zero_grad()
         (model(blurred) - sharp).square().mean().backward()
-        idle = [key for key, weight in model.named_parameters() if weight.grad is None or not weight.grad.abs().max() > 0]
+        idle = [
+            key for key, weight in model.named_parameters() if weight.grad is None or not weight.grad.abs().max() > 0
+        ]
         optimizer.step()
     assert not idle
 
@@ -212,7 +220,7 @@ def test_an_unknown_option_is_answered_with_the_nearest_one(arch):
 
 
 def test_an_unknown_network_is_answered_with_the_nearest_one():
-    with pytest.raises(UnknownName, match="No model is called 'nafent'. Did you mean 'nafnet'?"):
+    with pytest.raises(UnknownName, match=r"No model is called 'nafent'. Did you mean 'nafnet'\?"):
         models.create("nafent")
 
 

@@ -163,7 +163,7 @@ def test_a_missing_table_is_named(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(SettingsError, match="nowhere.yaml does not exist"):
+    with pytest.raises(SettingsError, match=r"nowhere.yaml does not exist"):
         experiment.load(tmp_path / "nowhere.yaml", ["seed=1"])
 
 

@@ -20,6 +20,12 @@ def write(path: Path, text: str, *, overwrite: bool = True) -> None:
         temporary.write_text(text)
 
 
+def write_half(path: Path, interruption: BaseException, *, overwrite: bool = True) -> None:
+    with written_whole(path, overwrite=overwrite) as temporary:
+        temporary.write_text("half")
+        raise interruption
+
+
 def test_a_file_appears_only_when_it_is_complete(tmp_path):
     path = tmp_path / "a.txt"
     with written_whole(path) as temporary:
@@ -46,18 +52,16 @@ def test_an_existing_file_is_replaced_where_that_is_allowed(tmp_path):
 @pytest.mark.parametrize("interruption", [RuntimeError, KeyboardInterrupt, SystemExit, GeneratorExit])
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_an_interruption_leaves_nothing_behind(tmp_path, interruption, overwrite):
-    with pytest.raises(interruption), written_whole(tmp_path / "a.txt", overwrite=overwrite) as temporary:
-        temporary.write_text("half")
-        raise interruption
+    with pytest.raises(interruption):
+        write_half(tmp_path / "a.txt", interruption(), overwrite=overwrite)
     assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("interruption", [RuntimeError, KeyboardInterrupt])
 def test_an_interruption_leaves_the_old_file(tmp_path, interruption):
     write(tmp_path / "a.txt", "old")
-    with pytest.raises(interruption), written_whole(tmp_path / "a.txt") as temporary:
-        temporary.write_text("half")
-        raise interruption
+    with pytest.raises(interruption):
+        write_half(tmp_path / "a.txt", interruption())
     assert (tmp_path / "a.txt").read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
 
@@ -65,7 +69,7 @@ def test_an_interruption_leaves_the_old_file(tmp_path, interruption):
 def test_an_existing_file_is_refused_before_any_work_is_done(tmp_path):
     write(tmp_path / "a.txt", "old")
     with (
-        pytest.raises(OutputError, match="a.txt exists already; give --overwrite to replace it"),
+        pytest.raises(OutputError, match=r"a.txt exists already; give --overwrite to replace it"),
         written_whole(tmp_path / "a.txt", overwrite=False),
     ):
         pytest.fail("work was done")
@@ -73,12 +77,13 @@ def test_an_existing_file_is_refused_before_any_work_is_done(tmp_path):
 
 
 def test_a_file_that_appeared_meanwhile_is_kept(tmp_path):
-    with (
-        pytest.raises(OutputError, match="exists already"),
-        written_whole(tmp_path / "a.txt", overwrite=False) as temporary,
-    ):
-        temporary.write_text("ours")
-        (tmp_path / "a.txt").write_text("theirs")
+    def write_while_another_does(path: Path) -> None:
+        with written_whole(path, overwrite=False) as temporary:
+            temporary.write_text("ours")
+            path.write_text("theirs")
+
+    with pytest.raises(OutputError, match="exists already"):
+        write_while_another_does(tmp_path / "a.txt")
     assert (tmp_path / "a.txt").read_text() == "theirs"
     assert names(tmp_path) == ["a.txt"]
 
@@ -136,9 +141,7 @@ def test_a_folder_without_the_right_to_write_is_refused(tmp_path):
 
 def test_an_error_of_the_system_while_writing_is_an_output_error(tmp_path):
     with pytest.raises(OutputError, match=r"a.txt could not be written: No space left on device"):
-        with written_whole(tmp_path / "a.txt") as temporary:
-            temporary.write_text("half")
-            raise OSError(28, "No space left on device")
+        write_half(tmp_path / "a.txt", OSError(28, "No space left on device"))
     assert names(tmp_path) == []
 
 

@@ -76,7 +76,7 @@ def test_the_weighted_sum_returns_its_parts_without_their_weights():
 
 
 def test_an_unknown_loss_is_answered_with_the_nearest_one():
-    with pytest.raises(UnknownName, match="No loss is called 'charbonier'. Did you mean 'charbonnier'?"):
+    with pytest.raises(UnknownName, match=r"No loss is called 'charbonier'. Did you mean 'charbonnier'\?"):
         check_names({"l1": 1.0, "charbonier": 1.0})
     with pytest.raises(UnknownName, match="Did you mean 'psnr'"):
         weighted_sum({"psrn": 1.0}, *batches())

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from golden import fill, read_golden
 
+from golden import fill, read_golden
 from unblur import models
 from unblur.models.nafnet import simple_gate
 from unblur.weights import num_parameters

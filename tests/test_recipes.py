@@ -278,7 +278,7 @@ def test_a_mistake_in_a_recipe_is_named_with_its_file(tmp_path, text, message):
 
 
 def test_a_key_of_another_kind_of_blur_is_not_offered(tmp_path):
-    with pytest.raises(SettingsError, match="unknown key 'kinds.0.gaussian.radius_px'") as caught:
+    with pytest.raises(SettingsError, match=r"unknown key 'kinds.0.gaussian.radius_px'") as caught:
         load_recipe(written(tmp_path, "kinds: [{blur: gaussian, sigma: 1, radius_px: 2}]"))
     assert "Did you mean 'radius_px'" not in str(caught.value)
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from golden import fill
 from torch import Tensor, nn
 
+from golden import fill
 from unblur import models
 from unblur.weights import num_parameters
 

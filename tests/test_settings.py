@@ -97,7 +97,7 @@ def test_a_file_that_is_not_yaml_is_refused_in_one_line_with_its_name(tmp_path, 
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(SettingsError, match="nowhere.yaml does not exist"):
+    with pytest.raises(SettingsError, match=r"nowhere.yaml does not exist"):
         read_yaml(tmp_path / "nowhere.yaml")
 
 

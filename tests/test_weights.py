@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from golden import fill
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 import unblur
+from golden import fill
 from unblur import models, weights
 from unblur.errors import UnblurError, UnknownName, WeightsError
 from unblur.weights import METADATA_KEY, ShippedWeights, describe, load, num_parameters, save, sha256, shipped, verify
@@ -103,7 +103,9 @@ def test_saving_does_not_change_the_network(tmp_path):
 
 
 def test_a_checkpoint_saved_from_channels_last_memory_is_the_same(checkpoint, tmp_path):
-    save(tiny().to(memory_format=torch.channels_last), tmp_path / "b.safetensors", {"step": 7, "experiment": {"seed": 1}})
+    save(
+        tiny().to(memory_format=torch.channels_last), tmp_path / "b.safetensors", {"step": 7, "experiment": {"seed": 1}}
+    )
     with safe_open(checkpoint, "pt") as first, safe_open(tmp_path / "b.safetensors", "pt") as second:
         assert all(torch.equal(first.get_tensor(key), second.get_tensor(key)) for key in tiny().state_dict())
 

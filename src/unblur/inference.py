@@ -32,12 +32,8 @@ def restore_image(
     """
     if blurred.ndim != 3 or blurred.shape[0] != 3:
         raise ValueError(f"a picture has shape (3, H, W), not {tuple(blurred.shape)}")
-    if tile_px is not None and tile_px < 1:
-        raise ValueError(f"a tile has at least 1 pixel a side, not {tile_px}")
-    identity = models.identity(model)
-    arch = models.find(identity[0]) if identity else None
-    multiple, overlap = (arch.size_multiple, arch.overlap_px) if arch else (1, 32)
-    tiles = plan_tiles(*blurred.shape[-2:], tile_px or DEFAULT_TILE_PX, overlap, multiple)
+    height, width = blurred.shape[-2:]
+    tiles, (overlap, _) = tiles_for(model, height, width, tile_px), _needs(model)
     device = next(model.parameters(), blurred).device
     if len(tiles) == 1:
         return _run(model, blurred, device, precision).clamp(0, 1).to(blurred.device)
@@ -50,6 +46,13 @@ def restore_image(
         total[:, rows, columns] += restored * ramp
         weights[rows, columns] += ramp
     return total.div_(weights).clamp_(0, 1)
+
+
+def tiles_for(model: nn.Module, height: int, width: int, tile_px: int | None = None) -> list["Tile"]:
+    """Return the tiles in which `restore_image` runs the network on a picture of that size."""
+    if tile_px is not None and tile_px < 1:
+        raise ValueError(f"a tile has at least 1 pixel a side, not {tile_px}")
+    return plan_tiles(height, width, tile_px or DEFAULT_TILE_PX, *_needs(model))
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,15 @@ def keep_freed_memory() -> None:
     mallopt(m_mmap_max, 0)
     mallopt(m_trim_threshold, -1)
     mallopt(m_top_pad, 64 * 1024**2)
+
+
+def _needs(model: nn.Module) -> tuple[int, int]:
+    """Return by how much tiles of the network overlap, and what their sizes are multiples of."""
+    identity = models.identity(model)
+    if identity is None:  # not one of ours
+        return 32, 1
+    arch = models.find(identity[0])
+    return arch.overlap_px, arch.size_multiple
 
 
 def _run(model: nn.Module, blurred: Tensor, device: torch.device, precision: Precision) -> Tensor:

@@ -34,7 +34,7 @@ from unblur.images import (
     read_photo,
     write_photo,
 )
-from unblur.inference import Precision, restore_image
+from unblur.inference import Precision, restore_image, tiles_for
 from unblur.outputs import PlannedFile
 
 Picture = str | Path | Photo | Image.Image | np.ndarray | Tensor
@@ -114,7 +114,7 @@ class Restorer:
 
         Takes a path, a Photo, a Pillow picture, an array (H, W, C) or a tensor (C, H, W), as `images.as_photo` does.
         """
-        return self._restored(as_photo(picture, max_pixels=max_pixels))[0]
+        return self._restored(as_photo(picture, max_pixels=max_pixels), "The picture")
 
     def restore_file(
         self, source: str | Path, target: str | Path, *, overwrite: bool = False, max_pixels: int = DEFAULT_MAX_PIXELS
@@ -132,24 +132,19 @@ class Restorer:
             check_output(target, overwrite=overwrite)
         photo = read_photo(source, max_pixels=max_pixels)
         check_output(target, overwrite=overwrite, photo=photo)
-        restored, tiles = self._restored(photo, str(source))
-        write_photo(restored, target, overwrite=overwrite)
+        write_photo(self._restored(photo, str(source)), target, overwrite=overwrite)
+        tiles = len(tiles_for(self.network, photo.height, photo.width, self._tile_px))
         seconds = time.perf_counter() - started
         return RestoredFile(source, target, photo.width, photo.height, tiles, seconds, losses(photo, target))
 
-    def _restored(self, photo: Photo, name: str = "The picture") -> tuple[Photo, int]:
-        """Return the restored photo and the number of tiles that it took; `name` is for messages."""
-        runs: list[None] = []
-        hook = self.network.register_forward_hook(lambda *_: runs.append(None))
-        try:
-            with _short_of_memory(name):
-                rgb = restore_image(self.network, photo.visible_rgb(), tile_px=self._tile_px, precision=self._precision)
-                if not photo.is_opaque:
-                    assert photo.alpha is not None
-                    rgb = torch.where(photo.alpha > 0, rgb, photo.rgb)
-                return photo.with_rgb(rgb), len(runs)
-        finally:
-            hook.remove()
+    def _restored(self, photo: Photo, name: str) -> Photo:
+        """Return the restored photo; `name` is for messages."""
+        with _short_of_memory(name):
+            rgb = restore_image(self.network, photo.visible_rgb(), tile_px=self._tile_px, precision=self._precision)
+            if not photo.is_opaque:
+                assert photo.alpha is not None
+                rgb = torch.where(photo.alpha > 0, rgb, photo.rgb)
+            return photo.with_rgb(rgb)
 
 
 def restore_files(

@@ -39,13 +39,14 @@ def list_models() -> list[ModelFacts]:
 
 def overview() -> str:
     """Return two tables as text: the weights that `--model` takes, and the networks that can be trained."""
+    rows = list_models()
     lines = ["Weights (for --model):"]
-    for facts in (fact for fact in list_models() if fact.weights):
+    for facts in (row for row in rows if row.weights):
         lines.append(f"  {facts.name:<28} {_cost(facts)}  {facts.licence}")
         lines.append(f"      {facts.about}")
         lines += [f"      {data}: {score}" for data, score in (facts.measured or {}).items()]
     lines += ["", "Networks (for experiment files, with their default options):"]
-    for facts in (fact for fact in list_models() if not fact.weights):
+    for facts in (row for row in rows if not row.weights):
         lines.append(f"  {facts.name:<28} {_cost(facts)}  {facts.licence}")
         lines.append(f"      {facts.about} ({facts.origin})")
     return "\n".join(lines)

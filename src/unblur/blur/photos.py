@@ -20,15 +20,18 @@ class BlurredFile:
 
 @dataclass(frozen=True)
 class FailedFile:
-    """A photograph that could not be blurred; nothing was written for it."""
+    """A photograph that could not be blurred; of its levels, those before the error may have been written, whole."""
 
     source: Path
     error: PhotoError | OutputError
 
 
 def blur_photo(photo: Photo, recipe: Recipe, seed: int, *, kind: int | None = None) -> Photo:
-    """Return the photo blurred by the recipe, rounded to 8 bit; `kind` and `seed` as in `recipes.blur_batch`."""
-    return photo.with_rgb(blur_batch(photo.rgb[None], recipe, [seed], kind=kind)[0])
+    """Return the photo blurred by the recipe, rounded to 8 bit; `kind` and `seed` as in `recipes.blur_batch`.
+
+    Alpha stays sharp. What lies under fully transparent places does not spread into the visible ones.
+    """
+    return photo.with_rgb(blur_batch(photo.visible_rgb()[None], recipe, [seed], kind=kind)[0])
 
 
 def blur_files(

@@ -52,8 +52,10 @@ def hold_out(files: Sequence[Path], share: float) -> tuple[list[Path], list[Path
     A file's name alone decides, so that adding files moves none of the others. Detail tiles (`NAME_t0_576.jpg`) go with
     the photograph they were cut from.
     """
-    held = [path for path in files if _place(re.sub(r"_t\d+(_\d+)?$", "", path.stem)) < share]
-    kept = [path for path in files if path not in set(held)]
+    kept: list[Path] = []
+    held: list[Path] = []
+    for path in files:
+        (held if _place(re.sub(r"_t\d+(_\d+)?$", "", path.stem)) < share else kept).append(path)
     return kept, held
 
 
