@@ -136,7 +136,7 @@ def test_tiles_have_sizes_that_the_network_need_not_pad():
     model.register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[0].shape[-2:]))
     restore_image(model, picture(70, 150), tile_px=64, precision="fp32")
     assert len(sizes) > 1
-    assert all(height % 16 == 0 and width % 16 == 0 for height, width in sizes)
+    assert all(height % model.size_multiple == 0 and width % model.size_multiple == 0 for height, width in sizes)
 
 
 def test_tiles_of_a_real_network_are_close_to_the_whole(photograph):

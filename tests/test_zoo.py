@@ -59,24 +59,19 @@ def test_the_overview_tells_of_each_its_cost_its_licence_and_its_scores(shipped:
     assert text.index("small-one") < text.index("reduced_deblurnet")
 
 
-def test_counting_runs_no_network_and_draws_no_numbers(
-    shipped: ShippedWeights, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_looking_draws_no_random_numbers(shipped: ShippedWeights) -> None:
     state = torch.get_rng_state()
     zoo.overview()
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("name", models.ARCHITECTURES)
-def test_parameters_are_those_of_the_network_itself(name: str) -> None:
-    (fact,) = (fact for fact in zoo.list_models() if fact.name == name) if not weights.shipped() else (
-        zoo._of_network(name),
-    )
-    assert fact.parameters == sum(p.numel() for p in models.create(name).parameters())
+def test_parameters_are_those_of_the_network_itself(shipped: ShippedWeights) -> None:
+    for fact in zoo.list_models():
+        network = models.create(fact.architecture, **fact.options)
+        assert fact.parameters == sum(parameter.numel() for parameter in network.parameters()), fact.name
 
 
 def test_multiply_accumulates_agree_with_a_count_by_hand() -> None:
-    channels = 4
     network = models.create("nafnet", **TINY, padding="zeros", unshuffle=1)
     counted = 0
 
@@ -91,7 +86,6 @@ def test_multiply_accumulates_agree_with_a_count_by_hand() -> None:
             layer.register_forward_hook(count)
     with torch.no_grad():
         network(torch.zeros(1, 3, zoo.MACS_SIZE_PX, zoo.MACS_SIZE_PX))
-    assert channels * 3 * 9 * zoo.MACS_SIZE_PX**2 < counted  # the first layer alone
     assert zoo._macs(zoo._on_meta("nafnet", network.arch_options)) == counted
 
 

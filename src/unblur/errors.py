@@ -17,6 +17,7 @@ The command line prints these without a traceback and ends with exit code 1. A w
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class UnblurError(Exception):
@@ -40,7 +41,11 @@ class UnknownName(UnblurError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "") -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
+        self.where = where
         super().__init__(f"No {kind} is called '{name}'.{suggestion(name, self.known)}{where and ' ' + where}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return UnknownName, (self.kind, self.name, self.known, self.where)  # crosses from process to process
 
 
 class SettingsError(UnblurError):
@@ -63,7 +68,11 @@ class MissingExtra(UnblurError):
     """An optional part of the package is needed; the message gives the command that installs it."""
 
     def __init__(self, what: str, extra: str) -> None:
+        self.what, self.extra = what, extra
         super().__init__(f"{what} needs packages that are not installed: pip install 'unblur[{extra}]'")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MissingExtra, (self.what, self.extra)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

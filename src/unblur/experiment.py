@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from unblur import losses, models
@@ -31,8 +32,12 @@ class Model(Settings):
         return dict(self.model_extra or {})
 
     @model_validator(mode="after")
-    def _known(self) -> "Model":
-        _as_value_error(models.full_options, self.name, **self.options)
+    def _buildable(self) -> "Model":
+        try:
+            with torch.device("meta"):  # costs no memory and no time
+                models.create(self.name, **self.options)
+        except (UnknownName, ValueError, TypeError, RuntimeError) as error:
+            raise ValueError(str(error)) from None
         return self
 
 
@@ -76,6 +81,8 @@ class Data(Settings):
             raise ValueError("train and valid are the same set: give hold_out, the share kept for validation")
         if not 1.0 <= self.shrink[0] <= self.shrink[1]:
             raise ValueError("shrink is [lowest, highest] with 1 <= lowest <= highest")
+        if self.rotations and self.crop_px is None:
+            raise ValueError("rotations turn squares: give crop_px")
         if self.crop_px is None and self.resize is None and self.batch_size > 1:
             raise ValueError("pictures of several sizes make no batch: give crop_px or resize, or batch_size: 1")
         return self

@@ -68,7 +68,8 @@ class Tile:
 def plan_tiles(height: int, width: int, tile_px: int, overlap_px: int, multiple: int = 1) -> list[Tile]:
     """Return tiles that cover the picture evenly: all of one size, at most about `tile_px`, a multiple of `multiple`.
 
-    Neighbours overlap by at least `overlap_px`. Even sizes matter: a tile of odd size costs up to 2.8 times the time.
+    Neighbours overlap by at least `overlap_px`, or a quarter of `tile_px` where that is less. Even sizes matter: a
+    tile of odd size costs up to 2.8 times the time.
     """
     return [
         Tile(top, bottom, left, right)
@@ -115,7 +116,7 @@ def _needs(model: nn.Module) -> tuple[int, int]:
     if identity is None:  # not one of ours
         return 32, 1
     arch = models.find(identity[0])
-    return arch.overlap_px, arch.size_multiple
+    return arch.overlap_px, int(getattr(model, "size_multiple", arch.size_multiple))
 
 
 def _run(model: nn.Module, blurred: Tensor, device: torch.device, precision: Precision) -> Tensor:

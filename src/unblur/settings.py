@@ -15,9 +15,9 @@ from unblur.errors import SettingsError, suggestion
 
 
 class Settings(BaseModel):
-    """Base of all settings: immutable, no unknown keys, no silent conversion from text to number."""
+    """Base of all settings: immutable, no unknown keys, no infinite or undefined numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 SomeSettings = TypeVar("SomeSettings", bound=Settings)

@@ -48,7 +48,7 @@ def jpeg(images: Tensor, quality: Number) -> Tensor:
     """
     height, width = images.shape[-2:]
     scale = torch.as_tensor(quality, dtype=torch.float32, device=images.device).expand(images.shape[0])
-    scale = torch.where(scale < 50, 5000 / scale, 200 - 2 * scale)
+    scale = torch.where(scale < 50, (5000 / scale).floor(), 200 - 2 * scale)
     padded = F.pad(images, (0, -width % 16, 0, -height % 16), mode="replicate")
     planes = torch.einsum("pc,bchw->bphw", _to_ycc(images), padded * 255)  # Y in 0..255, Cb and Cr in -128..128
     luma = _quantised(planes[:, :1] - 128, _LUMA_TABLE, scale) + 128

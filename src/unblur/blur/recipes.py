@@ -43,7 +43,7 @@ class Gaussian(Settings):
 
     @property
     def canvas(self) -> int:
-        return self.size or 2 * math.ceil(4 * _highest(self.sigma)) + 1
+        return self.size or 2 * math.ceil(4 * _ends(self.sigma)[1]) + 1
 
     def draw(self, generator: torch.Generator) -> list[float]:
         return [_drawn(self.sigma, generator)]
@@ -72,7 +72,7 @@ class Defocus(Settings):
 
     @property
     def canvas(self) -> int:
-        return 2 * math.ceil(_highest(self.radius_px)) + 1
+        return 2 * math.ceil(_ends(self.radius_px)[1]) + 1
 
     def draw(self, generator: torch.Generator) -> list[float]:
         return [_drawn(self.radius_px, generator)]
@@ -95,7 +95,7 @@ class Motion(Settings):
 
     @property
     def canvas(self) -> int:
-        return 2 * math.ceil(_highest(self.length_px) / 2) + 1
+        return 2 * math.ceil(_ends(self.length_px)[1] / 2) + 1
 
     def draw(self, generator: torch.Generator) -> list[float]:
         return [_drawn(self.length_px, generator), _drawn(self.angle_deg, generator)]
@@ -118,7 +118,7 @@ class Shake(Settings):
 
     @property
     def canvas(self) -> int:
-        return 2 * math.ceil(0.75 * _highest(self.extent_px)) + 3  # the centre of mass may lie off the box's middle
+        return 2 * math.ceil(0.75 * _ends(self.extent_px)[1]) + 3  # the centre of mass may lie off the box's middle
 
     def draw(self, generator: torch.Generator) -> list[float]:
         numbers = [_drawn(self.extent_px, generator), _drawn(self.smoothness, generator)]
@@ -191,11 +191,18 @@ class Recipe(Settings):
         return max(kind.canvas for kind in self.kinds) // 2
 
     @model_validator(mode="after")
-    def _ranges_ascend(self) -> "Recipe":
+    def _ranges_make_sense(self) -> "Recipe":
         for part in (*self.kinds, self.noise, self.jpeg):
             for key, value in part or ():
-                if isinstance(value, tuple) and value[0] > value[1]:
-                    raise ValueError(f"{key}: {list(value)} runs downwards")
+                if not isinstance(value, tuple | float):
+                    continue
+                low, high = _ends(value)
+                if low > high:
+                    raise ValueError(f"{key}: {[low, high]} runs downwards")
+                if low < 0 and key != "angle_deg":
+                    raise ValueError(f"{key}: {low:g} is negative")
+                if key == "quality" and not (low >= 1 and high <= 100):
+                    raise ValueError(f"{key}: JPEG knows 1 to 100, not {_text(value)}")
         return self
 
 
@@ -296,7 +303,7 @@ def _noise(like: Tensor, seed: int) -> Tensor:
 
 def _drawn(value: float | tuple[float, float], generator: torch.Generator) -> float:
     """Return a number of the range; one is drawn even where the range is a single number, to keep the order."""
-    low, high = value if isinstance(value, tuple) else (value, value)
+    low, high = _ends(value)
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
@@ -304,9 +311,9 @@ def _happens(share: float, generator: torch.Generator) -> bool:
     return float(torch.rand((), generator=generator)) < share
 
 
-def _highest(value: float | tuple[float, float]) -> float:
-    return value[1] if isinstance(value, tuple) else value
+def _ends(value: float | tuple[float, float]) -> tuple[float, float]:
+    return value if isinstance(value, tuple) else (value, value)
 
 
 def _text(value: float | tuple[float, float]) -> str:
-    return "-".join(f"{number:g}" for number in (value if isinstance(value, tuple) else (value,)))
+    return "-".join(f"{number:g}" for number in dict.fromkeys(_ends(value)))

@@ -1,5 +1,6 @@
 """The networks: one file each, listed here. `create` builds one by name."""
 
+import copy
 from typing import Any
 
 from torch import nn
@@ -31,7 +32,7 @@ def full_options(name: str, **options: Any) -> dict[str, Any]:
     for option in options:
         if option not in arch.options:
             raise UnknownName(f"option of {name}", option, arch.options)
-    return {**arch.options, **options}
+    return copy.deepcopy({**arch.options, **options})
 
 
 def create(name: str, **options: Any) -> nn.Module:

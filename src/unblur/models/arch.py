@@ -13,7 +13,8 @@ class Arch:
 
     `options` are the defaults of every option that `build` takes, `tiny` those changes that make a network of the
     same make for tests in a blink. `size_multiple` is what the network pads heights and widths to, by `padding`,
-    inside its own `forward`; tiles of such sizes spare it the padding. `licence` is the licence of our code, `origin`
+    inside its own `forward`, with its default options; where options change that, the network has an attribute of the
+    same name. Tiles of such sizes spare it the padding. `licence` is the licence of our code, `origin`
     whose idea it is.
     """
 

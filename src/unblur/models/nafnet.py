@@ -41,6 +41,8 @@ class NAFNet(nn.Module):
             raise ValueError(
                 f"{len(encoder_blocks)} encoder levels need as many in the decoder, not {len(decoder_blocks)}"
             )
+        if padding not in ("zeros", "reflect"):
+            raise ValueError(f"padding is zeros or reflect, not {padding!r}")
         planes = 3 * unshuffle**2
         self.unshuffle, self.padding = unshuffle, padding
         self.size_multiple = unshuffle * 2 ** len(encoder_blocks)

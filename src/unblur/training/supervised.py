@@ -44,7 +44,7 @@ from unblur.data.pairs import (
     sharp_files,
     to_batch,
 )
-from unblur.errors import DataError, MissingExtra, TrainingError
+from unblur.errors import DataError, MissingExtra, OutputError, TrainingError
 from unblur.experiment import Data, Experiment
 from unblur.files import written_whole
 from unblur.images import read_rgb8
@@ -292,7 +292,10 @@ class SupervisedTraining(pl.LightningModule):
             "random_state": torch.get_rng_state(),
         }
         with written_whole(self.out / "last.state") as temporary:
-            torch.save(state, temporary)
+            try:
+                torch.save(state, temporary)
+            except RuntimeError as error:  # torch's archive writer says so of a full disk
+                raise OutputError(f"{self.out / 'last.state'} could not be written: {error}") from None
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up a saved state; the optimiser and the random state follow when the training starts."""
