@@ -31,5 +31,7 @@ class Arch:
     licence: str = "Apache-2.0"
     stages: int = 1
     frames: int = 1
+    unused: tuple[str, ...] = ()
+    """Beginnings of the state-dict keys that the authors' files have and no output depends on."""
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options of the configurations that the authors published, by their name."""
