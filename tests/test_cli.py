@@ -9,7 +9,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,11 @@ def smooth(index: int) -> np.ndarray:
 
 def files_in(folder: Path | str) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+
+
+def buffered() -> dict[str, str]:
+    """The environment for a Python that writes to a pipe as it does by default: when a block is full."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
 def pixels(path: Path | str) -> np.ndarray:
@@ -376,7 +381,7 @@ def test_results_that_cannot_be_printed_are_an_error_of_one_line(here: Path) -> 
     write("photo.png")
     command = [sys.executable, "-m", "unblur", "score", "photo.png", "photo.png"]
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=buffered())
     assert done.returncode == 1
     assert done.stderr == "unblur: The results cannot be printed: No space left on device.\n"
 
@@ -388,7 +393,7 @@ def test_an_interrupt_during_a_folder_leaves_only_whole_files(here: Path, keeps:
     for index in range(1, 60):
         shutil.copy("in/00.png", f"in/{index:02}.png")
     command = [sys.executable, "-m", "unblur", "restore", "in", "-o", "out", "--model", str(keeps)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=buffered())
     assert process.stdout is not None
     first = process.stdout.readline()  # which comes when the file is done, though stdout is a pipe
     process.send_signal(number)
@@ -429,34 +434,47 @@ def test_verbose_shows_where_an_error_arose(unblur: Command, here: Path, keeps: 
         assert ended.err.splitlines()[-1].startswith("unblur: ")
 
 
+@pytest.fixture
+def on_terminal(unblur: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run the command with a terminal as its stderr, whose content comes back."""
+
+    def run(*arguments: object) -> Ended:
+        primary, secondary = os.openpty()
+        with os.fdopen(secondary, "w") as terminal, monkeypatch.context() as patch:
+            patch.setenv("TERM", "xterm-256color")
+            patch.setattr(sys, "stderr", terminal)
+            ended = unblur(*arguments)
+            terminal.write("end")
+            terminal.flush()
+            seen = os.read(primary, 100_000).decode()
+        os.close(primary)
+        return replace(ended, err=seen)
+
+    return run
+
+
 @POSIX
 @pytest.mark.parametrize(
     ("names", "flags", "shown"), [("abc", [], True), ("a", [], False), ("abc", ["-q"], False)], ids=str
 )
 def test_a_progress_bar_is_shown_on_a_terminal_for_more_than_one_file(
-    unblur: Command,
-    here: Path,
-    keeps: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    names: str,
-    flags: list[str],
-    shown: bool,
+    on_terminal: Command, here: Path, keeps: Path, names: str, flags: list[str], shown: bool
 ) -> None:
     for name in names:
         write(f"in/{name}.png")
-    monkeypatch.setenv("TERM", "xterm-256color")
-    primary, secondary = os.openpty()
-    with os.fdopen(secondary, "w") as terminal:
-        monkeypatch.setattr(sys, "stderr", terminal)
-        ended = unblur("restore", "in", "-o", "out", "--model", keeps, *flags)
-        terminal.write("end")
-        terminal.flush()
-        seen = os.read(primary, 100_000).decode()
-    os.close(primary)
-    assert ("restoring" in seen) == shown
-    assert shown or seen == "end"
+    ended = on_terminal("restore", "in", "-o", "out", "--model", keeps, *flags)
+    assert ("restoring" in ended.err) == shown
+    assert shown or ended.err == "end"
     assert len(ended.out.splitlines()) == (0 if flags else len(names)), "results go to stdout, the bar to stderr"
     assert "\x1b" not in ended.out
+
+
+@POSIX
+def test_a_name_in_brackets_is_no_markup_of_the_progress_bar(on_terminal: Command, here: Path, keeps: Path) -> None:
+    write("in/[/b].png", smooth(0))
+    ended = on_terminal("evaluate", "--model", keeps, "--data", "in", "--recipe", "sharp", "--json")
+    assert "[/b]" in ended.err
+    assert json.loads(ended.out)["images"][0]["name"] == "[/b]"
 
 
 # -- wrong usage -------------------------------------------------------------------------------------------------------

@@ -209,7 +209,7 @@ def evaluate(
     samples = _sharp_samples(Path(data), recipe, seed) if recipe else _pair_samples(Path(data))
     networks = [weights.load(model) for model in models]
     settings: dict[str, Any] = {
-        "models": {label: _hash_of_network(network) for label, network in zip(labels, networks, strict=True)},
+        "models": {label: hash_of_network(network) for label, network in zip(labels, networks, strict=True)},
         "data": Path(data).resolve().name,
         "pictures": _hash_of_pictures(samples),
         "recipe": recipe.model_dump(mode="json") if recipe else None,
@@ -346,7 +346,7 @@ def _folder_names(labels: Sequence[str]) -> list[str]:
     return names
 
 
-def _hash_of_network(network: nn.Module) -> str:
+def hash_of_network(network: nn.Module) -> str:
     """Return a hash of layers and weights: another training under the same name is another network."""
     digest = hashlib.sha256(repr(network).encode())
     for key, tensor in network.state_dict().items():
