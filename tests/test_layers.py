@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 ROWS = (
     "errors",
-    "settings files",
+    "settings files provenance",
     "exif",
     "formats",
     "images video",

@@ -16,24 +16,17 @@ that differ from those in the folder are refused.
 
 import csv
 import hashlib
-import importlib.metadata
 import io
 import json
-import platform
 import re
 import statistics
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-import PIL
 import torch
 from torch import Tensor, nn
 
@@ -45,6 +38,8 @@ from unblur.files import written_whole
 from unblur.images import Photo, read_rgb8, write_photo
 from unblur.inference import bf16_is_fast, restore_image
 from unblur.metrics import DEFAULT_METRICS, IDENTICAL_DB, METRICS, find_metric, psnr
+from unblur.provenance import versions
+from unblur.settings import differences
 
 BLURRED_INPUT = "blurred input"
 """Name of the first row of every evaluation."""
@@ -256,21 +251,6 @@ def protocol(metrics: Sequence[str], shift_px: int = 0) -> dict[str, str]:
     return lines
 
 
-@cache
-def versions() -> dict[str, str]:
-    """Return the versions of unblur and of what computes for it, and the commit where unblur runs from a checkout."""
-    found = {
-        "unblur": importlib.metadata.version("unblur"),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "pillow": PIL.__version__,
-        "opencv": cv2.__version__,
-    }
-    commit = _commit()
-    return {**found, "commit": commit} if commit else found
-
-
 # -- What is evaluated -------------------------------------------------------------------------------------------------
 
 
@@ -439,7 +419,7 @@ def _folder(out: Path | None, settings: Mapping[str, Any]) -> Iterator[Path]:
     out = Path(out)
     file = out / "settings.json"
     if file.exists():
-        different = _differences(_read_json(file), json.loads(json.dumps(settings)))
+        different = differences(_read_json(file), json.loads(json.dumps(settings)))
         if different:
             raise OutputError(
                 f"{out} holds an evaluation with other settings ({'; '.join(different)}). "
@@ -450,22 +430,6 @@ def _folder(out: Path | None, settings: Mapping[str, Any]) -> Iterator[Path]:
     else:
         _write_text(file, json.dumps(settings, indent=1))
     yield out
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key in dict.fromkeys([*new, *old]):
-        before, now = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(now, dict):
-            found += _differences(before, now, f"{prefix}{key}.")
-        elif before != now:
-            found.append(f"{prefix}{key} was {_short(before)}, is {_short(now)}")
-    return found
-
-
-def _short(value: Any) -> str:
-    text = "absent" if value is None else str(value)
-    return text if len(text) <= 40 else text[:12] + "..."
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -509,18 +473,3 @@ def _teller(progress: Progress | None, total: int) -> Callable[[str], None]:
             progress(done, total, what)
 
     return tell
-
-
-def _commit() -> str | None:
-    """Return the commit of the checkout that this file is tracked in, with "-dirty" where files were changed."""
-    try:
-        _git("ls-files", "--error-unmatch", Path(__file__).name)
-        return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    except (OSError, subprocess.SubprocessError):  # no git, no checkout, or an installed package
-        return None
-
-
-def _git(*arguments: str) -> str:
-    folder = Path(__file__).resolve().parent
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
-    return done.stdout.strip()

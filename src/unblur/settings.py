@@ -5,6 +5,7 @@ so that a slip of the pen cannot change a training silently.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -67,6 +68,23 @@ def _causes(error: ValidationError) -> list[Any]:
     mistakes = error.errors()
     places = [mistake["loc"] for mistake in mistakes]
     return [m for m in mistakes if not any(len(p) > len(m["loc"]) and p[: len(m["loc"])] == m["loc"] for p in places)]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return what differs between two tables of settings, as lines "key.key was ..., is ..."."""
+    found = []
+    for key in dict.fromkeys([*new, *old]):
+        before, now = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            found += differences(before, now, f"{prefix}{key}.")
+        elif before != now:
+            found.append(f"{prefix}{key} was {_short(before)}, is {_short(now)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= 40 else text[:12] + "..."
 
 
 def _describe(kind: type[BaseModel], error: Any) -> str:

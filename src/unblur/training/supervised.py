@@ -13,9 +13,7 @@ training that was stopped and resumed is therefore the same as one that was not.
 
 import contextlib
 import logging
-import platform
 import signal
-import subprocess
 import threading
 import time
 import warnings
@@ -49,6 +47,8 @@ from unblur.experiment import Data, Experiment
 from unblur.files import written_whole
 from unblur.images import read_rgb8
 from unblur.inference import bf16_is_fast, restore_image
+from unblur.provenance import commit, versions
+from unblur.settings import differences
 from unblur.training.schedules import learning_rate, total_steps
 
 try:
@@ -102,7 +102,7 @@ def train(
     if state is not None:
         module.load_state(state)
         tell(f"resumed at step {module.step} of {module.total_steps}")
-        for change in _changes(state["experiment"], experiment.model_dump(mode="json")):
+        for change in differences(state["experiment"], experiment.model_dump(mode="json")):
             tell(f"changed since then: {change}")
     _write_settings(out, experiment)
     if module.step >= module.total_steps:
@@ -321,9 +321,8 @@ class SupervisedTraining(pl.LightningModule):
             "step": self.step,
             "total_steps": self.total_steps,
             "validation": {"loss": loss, "psnr": psnr},
-            "commit": _commit(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
+            "commit": commit(),
+            "versions": versions(),
         }
 
     def _log(self, values: Mapping[str, float | Tensor]) -> None:
@@ -451,24 +450,3 @@ def _write_settings(out: Path, experiment: Experiment) -> None:
     with written_whole(out / "experiment.yaml") as temporary:
         settings = experiment.model_dump(mode="json", exclude_none=True)
         temporary.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-
-
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
-    """Return the settings that differ, one line each."""
-    found = []
-    for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += _changes(before, after, f"{path}{key}.")
-        elif before != after:
-            found.append(f"{path}{key} was {before!r}, is {after!r}")
-    return found
-
-
-def _commit() -> str | None:
-    """Return the commit of the code, where it runs from a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
