@@ -286,14 +286,9 @@ def _sharp_samples(data: Path, recipe: Recipe, seed: int) -> list[_Sample]:
         if name in names:
             raise DataError(f"{names[name]} and {path} have the same name without suffix; rename one of them.")
         names[name] = path
-    levels: list[tuple[int | None, str | None]] = [(None, None)]
-    if recipe.each_kind:
-        kinds = [kind.label for kind in recipe.kinds]
-        unique = len(set(kinds)) == len(kinds)
-        levels = [(index, label if unique else f"{index + 1}-{label}") for index, label in enumerate(kinds)]
     return [
         _Sample(name, path, level=level, kind=kind, seed=sample_seed(seed, index))
-        for kind, level in levels
+        for kind, level in recipe.levels
         for index, (name, path) in enumerate(names.items())
     ]
 

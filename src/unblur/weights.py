@@ -78,7 +78,10 @@ def load(name_or_file: str | Path) -> nn.Module:
     if str(name_or_file) in shipped():
         verify(shipped()[str(name_or_file)])
     checkpoint = describe(name_or_file)
-    model = models.create(checkpoint.architecture, **checkpoint.options)
+    try:
+        model = models.create(checkpoint.architecture, **checkpoint.options)
+    except (UnknownName, ValueError, TypeError, RuntimeError) as error:
+        raise WeightsError(f"{checkpoint.path} is of a network that cannot be built here: {error}") from None
     with safe_open(checkpoint.path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
     try:
@@ -92,6 +95,7 @@ def load(name_or_file: str | Path) -> nn.Module:
 def describe(name_or_file: str | Path) -> Checkpoint:
     """Return what a checkpoint says of itself, reading only its head."""
     path = find(name_or_file)
+    _check_present(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -142,10 +146,14 @@ def sha256(path: Path) -> str:
 
 def verify(entry: ShippedWeights) -> None:
     """Raise `WeightsError` where a shipped file is missing or is not the one that was listed."""
-    if not entry.path.is_file():
-        raise WeightsError(f"{entry.path} is missing: the package is not installed completely. Install it again.")
+    _check_present(entry.path)
     if sha256(entry.path) != entry.sha256:
         raise WeightsError(f"{entry.path} is damaged (its SHA-256 is not the listed one). Install the package again.")
+
+
+def _check_present(path: Path) -> None:
+    if not path.is_file():
+        raise WeightsError(f"{path} is missing: the package is not installed completely. Install it again.")
 
 
 def num_parameters(model: nn.Module) -> int:

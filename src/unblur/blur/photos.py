@@ -48,13 +48,12 @@ def blur_files(
     as NAME-LEVEL.EXT.
     """
     for index, file in enumerate(plan):
-        kinds = range(len(recipe.kinds)) if recipe.each_kind else (None,)
         try:
-            targets = tuple(_target(file.target, recipe, kind) for kind in kinds)
+            targets = tuple(_target(file.target, label) for _, label in recipe.levels)
             for target in targets:
                 check_output(target, overwrite=overwrite)
             photo = read_photo(file.source, max_pixels=max_pixels)
-            for kind, target in zip(kinds, targets, strict=True):
+            for (kind, _), target in zip(recipe.levels, targets, strict=True):
                 blurred = blur_photo(photo, recipe, sample_seed(seed, index), kind=kind)
                 write_photo(blurred, target, overwrite=overwrite)
             yield BlurredFile(file.source, targets)
@@ -62,5 +61,5 @@ def blur_files(
             yield FailedFile(file.source, error)
 
 
-def _target(path: Path, recipe: Recipe, kind: int | None) -> Path:
-    return path if kind is None else path.with_name(f"{path.stem}-{recipe.kinds[kind].label}{path.suffix}")
+def _target(path: Path, label: str | None) -> Path:
+    return path if label is None else path.with_name(f"{path.stem}-{label}{path.suffix}")

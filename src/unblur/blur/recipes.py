@@ -190,6 +190,18 @@ class Recipe(Settings):
         """
         return max(kind.canvas for kind in self.kinds) // 2
 
+    @property
+    def levels(self) -> list[tuple[int | None, str | None]]:
+        """The (kind, label) pairs that a picture is blurred by: one a kind, or (None, None) where one is drawn.
+
+        Labels that occur twice get the kind's number, so that no two are alike.
+        """
+        if not self.each_kind:
+            return [(None, None)]
+        labels = [kind.label for kind in self.kinds]
+        unique = len(set(labels)) == len(labels)
+        return [(index, label if unique else f"{index + 1}-{label}") for index, label in enumerate(labels)]
+
     @model_validator(mode="after")
     def _ranges_make_sense(self) -> "Recipe":
         for part in (*self.kinds, self.noise, self.jpeg):

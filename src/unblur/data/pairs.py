@@ -77,6 +77,7 @@ def matched_files(blurred: Path, sharp: Path) -> list[PhotoPair]:
     for path in (blurred, sharp):
         if not path.exists():
             raise DataError(f"{path} does not exist.")
+    for path in (blurred, sharp):
         if not path.is_dir():
             raise DataError(f"{path} is a file; give two folders or two files.")
     left, right = _by_name(blurred), _by_name(sharp)
