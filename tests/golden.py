@@ -31,13 +31,15 @@ def read_golden(path: Path) -> Golden:
         facts = file.metadata()
         names = sorted(name for name in file.keys() if name.startswith("input"))  # noqa: SIM118 (it is no dict)
         cases = tuple((file.get_tensor(name), file.get_tensor(name.replace("input", "output"))) for name in names)
-    floor = max(json.loads(facts["float32_vs_float64_max_abs_diff"]).values())
+    floor = max(json.loads(facts["float32_vs_float64_max_abs_diff"]).values(), default=0.0)
     return Golden(json.loads(facts["config"]), float(facts["gain"]), max(2e-5, 10 * floor), cases)
 
 
 def fill(model: nn.Module, gain: float = 0.7) -> nn.Module:
     """Set every parameter and running statistic by the rule; return the model, in eval mode."""
-    parameters = {name for name, _ in model.named_parameters()}
+    parameters = {
+        name for name, _ in model.named_parameters(remove_duplicate=False)
+    }  # of several names the last decides
     with torch.no_grad():
         for key, value in model.state_dict().items():
             if key in parameters or key.endswith(("running_mean", "running_var")):

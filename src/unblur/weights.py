@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
@@ -130,7 +131,7 @@ def save(model: nn.Module, path: Path, facts: Mapping[str, Any], *, half: bool =
     tensors = {}
     for key, value in model.state_dict().items():
         kept = value.half() if half and value.is_floating_point() else value
-        tensors[key] = kept.detach().cpu().contiguous()
+        tensors[key] = kept.detach().cpu().clone(memory_format=torch.contiguous_format)  # shared weights: once a key
     identity = models.identity(model)
     if identity is None:
         raise ValueError("only a network that models.create made says what it is; others cannot be saved")

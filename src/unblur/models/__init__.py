@@ -6,14 +6,43 @@ from typing import Any
 from torch import nn
 
 from unblur.errors import UnknownName
-from unblur.models import nafnet, reduced_deblurnet
+from unblur.models import (
+    deblur_gan_li,
+    deblurgan,
+    deblurgan_v2,
+    deepdeblur,
+    fftformer,
+    mimo_unet,
+    mprnet,
+    nafnet,
+    red_net,
+    reduced_deblurnet,
+    restormer,
+    sam_deblur,
+    srn,
+    stripformer,
+    uformer,
+)
 from unblur.models.arch import Arch
 
 ARCHITECTURES: dict[str, Arch] = {
     arch.name: arch
     for arch in (
+        deblur_gan_li.ARCH,
+        deblurgan.ARCH,
+        deblurgan_v2.ARCH,
+        deepdeblur.ARCH,
+        fftformer.ARCH,
+        mimo_unet.ARCH,
+        mprnet.ARCH,
         nafnet.ARCH,
+        red_net.ARCH,
         reduced_deblurnet.ARCH,
+        restormer.ARCH,
+        sam_deblur.ARCH,
+        srn.ARCH,
+        stripformer.ARCH,
+        uformer.ARCH,
     )
 }
 """Every architecture there is. A new one is a file beside this one and a line here."""

@@ -14,8 +14,9 @@ class Arch:
     `options` are the defaults of every option that `build` takes, `tiny` those changes that make a network of the
     same make for tests in a blink. `size_multiple` is what the network pads heights and widths to, by `padding`,
     inside its own `forward`, with its default options; where options change that, the network has an attribute of the
-    same name. Tiles of such sizes spare it the padding. `licence` is the licence of our code, `origin`
-    whose idea it is.
+    same name. Tiles of such sizes spare it the padding. It pads on the right and below, save that `square` means zeros
+    on all sides to a centred square; `grey` is middle grey, the zero of a network whose pictures lie in [-1, 1].
+    `licence` is the licence of our code, `origin` whose idea it is.
     """
 
     name: str
@@ -23,7 +24,7 @@ class Arch:
     options: Mapping[str, Any]
     tiny: Mapping[str, Any]
     size_multiple: int
-    padding: Literal["none", "zeros", "reflect", "replicate"]
+    padding: Literal["none", "zeros", "grey", "reflect", "replicate", "square"]
     overlap_px: int
     """How far tiles overlap: about the reach of the network's convolutions, so that seams do not show."""
     origin: str

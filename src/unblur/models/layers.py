@@ -39,7 +39,79 @@ def pad_to_multiple(images: Tensor, multiple: int, padding: Literal["zeros", "re
     if padding == "zeros":
         return F.pad(images, (0, right, 0, bottom))
     if padding == "reflect":
-        reflected = (min(right, width - 1), min(bottom, height - 1))
-        images = F.pad(images, (0, reflected[0], 0, reflected[1]), mode="reflect")
-        bottom, right = bottom - reflected[1], right - reflected[0]
+        return reflect(images, 0, right, 0, bottom)
     return F.pad(images, (0, right, 0, bottom), mode="replicate")
+
+
+def reflect(images: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+    """Return the images (B, C, H, W), continued on each side by so many pixels, mirrored about the outermost one.
+
+    Unlike torch's, it takes images too small to be mirrored that far: the rest is replicated.
+    """
+    height, width = images.shape[-2:]
+    wanted = (left, right, top, bottom)
+    mirrored = [min(px, length - 1) for px, length in zip(wanted, (width, width, height, height), strict=True)]
+    images = F.pad(images, mirrored, mode="reflect")
+    rest = [px - done for px, done in zip(wanted, mirrored, strict=True)]
+    return F.pad(images, rest, mode="replicate") if any(rest) else images
+
+
+def scaled(channels: int, width: float) -> int:
+    """Return how many channels a layer of a backbone has at `width`, 1 being the published one."""
+    return max(1, round(channels * width))
+
+
+Statistics = Literal["image", "running"]
+"""Whose mean and variance a norm takes: each picture's own, or those that were gathered in training."""
+
+
+def instance_norm(channels: int, statistics: Statistics) -> nn.Module:
+    """Return instance normalisation without weights, under the keys of one that gathers running statistics.
+
+    With `running` it is torch's: each picture's own statistics in training, the gathered ones in eval mode.
+    """
+    if statistics == "image":
+        return ImageNorm2d(channels, affine=False)
+    _check(statistics)
+    return nn.InstanceNorm2d(channels, track_running_stats=True)
+
+
+def batch_norm(channels: int, statistics: Statistics, eps: float = 1e-5) -> nn.Module:
+    """Return batch normalisation; with `running` it is torch's, with `image` every picture is a batch of its own."""
+    if statistics == "image":
+        return ImageNorm2d(channels, affine=True, eps=eps)
+    _check(statistics)
+    return nn.BatchNorm2d(channels, eps=eps)
+
+
+class ImageNorm2d(nn.Module):
+    """Gives each channel of each picture mean 0 and variance 1 over its own pixels, (B, C, H, W) -> (B, C, H, W).
+
+    The same in training and eval mode and for any batch. Running statistics are carried, for the keys of batch and
+    instance normalisation, and neither used nor changed.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, channels: int, affine: bool, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+        self.eps = eps
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` normalised, then scaled and shifted by channel where there are weights."""
+        if x.shape[-2] * x.shape[-1] > 1:
+            return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+        centred = x - x  # a single pixel is its own mean; torch refuses to normalise it
+        return centred if self.bias is None else centred + self.bias[:, None, None]
+
+
+def _check(statistics: str) -> None:
+    if statistics != "running":
+        raise ValueError(f"statistics are image or running, not {statistics!r}")
