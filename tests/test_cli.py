@@ -23,7 +23,7 @@ from PIL import Image
 from unblur import cli, images, models, weights
 from unblur.images import as_photo, read_photo
 
-COMMANDS = ("restore", "models", "blur", "train", "evaluate", "score")
+COMMANDS = ("restore", "models", "blur", "train", "evaluate", "score", "export")
 TINY = {"width": 4, "encoder_blocks": [1], "middle_blocks": 1, "decoder_blocks": [1]}
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals, limits and terminals")
 
@@ -492,7 +492,7 @@ def test_a_name_in_brackets_is_no_markup_of_the_progress_bar(on_terminal: Comman
 WRONG_USAGE = {
     "no command": ([], "required: COMMAND"),
     "unknown command": (["restroe", "a.png"], "Did you mean 'restore'?"),
-    "strange command": (["xyzzy"], "Known: blur, evaluate, models, restore, score, train."),
+    "strange command": (["xyzzy"], "Known: blur, evaluate, export, models, restore, score, train."),
     "unknown flag": (["restore", "a.png", "--modle", "x"], "Did you mean '--model'?"),
     "unknown flag with a value": (["restore", "a.png", "--max-pixel=3"], "Did you mean '--max-pixels'?"),
     "shortened flag": (["restore", "a.png", "--over"], "Did you mean '--overwrite'?"),
@@ -506,6 +506,11 @@ WRONG_USAGE = {
     "negative shift": (["score", "a.png", "b.png", "--shift", "-1"], "'-1' is not a whole number from 0 upwards"),
     "no output": (["blur", "a.png", "--recipe", "sharp"], "required: -o/--output"),
     "no data": (["evaluate", "--model", "default"], "required: --data"),
+    "no format to export to": (["export", "--model", "default", "-o", "a.safetensors"], "required: --format"),
+    "export to a strange suffix": (
+        ["export", "--model", "default", "--format", "torch", "-o", "a.pth"],
+        "--format torch writes a .safetensors file, not a.pth",
+    ),
     "no dB to fail below": (["score", "a", "b", "--fail-below", "3", "--metrics", "mse"], "--fail-below is in dB"),
 }
 
@@ -569,6 +574,53 @@ def test_models_tells_what_a_network_or_a_file_is(unblur: Command, here: Path, k
     assert re.search(r"^option width +4$", ended.out, re.MULTILINE)
     Path("text.safetensors").write_text("hello")
     assert "text.safetensors is not a readable" in unblur("models", "text.safetensors").error
+
+
+def test_models_tells_what_an_authors_file_is_and_that_it_is_not_ours(unblur: Command, here: Path) -> None:
+    torch.save({"params": models.create("nafnet", **TINY).state_dict()}, "net.pth")
+    ended = unblur("models", "net.pth")
+    assert ended.code == 0
+    assert re.search(r"^network +nafnet$", ended.out, re.MULTILINE)
+    assert re.search(r"^origin +not made by unblur", ended.out, re.MULTILINE)
+    assert re.search(r"^licence of weights +MIT", ended.out, re.MULTILINE)
+    torch.save({"params": {"weight": torch.ones(2)}}, "other.pth")
+    assert "other.pth does not say which network it belongs to" in unblur("models", "other.pth").error
+
+
+# -- export ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_authors_file_is_exported_to_one_of_ours_that_restores_the_same(unblur: Command, here: Path) -> None:
+    network = models.create("nafnet", **TINY)
+    torch.nn.init.constant_(network.get_parameter("ending.bias"), 0.1)
+    torch.save({"params": network.state_dict()}, "net.pth")
+    ended = unblur("export", "--model", "net.pth", "--format", "torch", "-o", "net.safetensors")
+    assert (ended.code, ended.err) == (0, "")
+    assert re.fullmatch(r"net\.pth -> net\.safetensors \([\d,]+ parameters\)\n", ended.out)
+    assert "recognised in net.pth" in unblur("models", "net.safetensors").out
+    write("photo.png")
+    for model in ("net.pth", "net.safetensors"):
+        assert unblur("restore", "photo.png", "--model", model, "-o", f"{model}.png").code == 0
+    assert np.array_equal(pixels("net.pth.png"), pixels("net.safetensors.png"))
+    assert not np.array_equal(pixels("net.pth.png"), pixels("photo.png"))
+
+
+def test_export_keeps_what_a_training_wrote(unblur: Command, here: Path) -> None:
+    weights.save(models.create("nafnet", **TINY), Path("best.safetensors"), {"step": 7})
+    assert unblur("export", "--model", "best.safetensors", "--format", "torch", "-o", "new/copy.safetensors").code == 0
+    assert weights.describe("new/copy.safetensors").facts == weights.describe("best.safetensors").facts
+
+
+def test_export_replaces_no_file_unless_told_to(unblur: Command, here: Path, keeps: Path) -> None:
+    Path("out.safetensors").write_text("precious")
+    arguments = ("export", "--model", keeps, "--format", "torch", "-o", "out.safetensors")
+    ended = unblur(*arguments)
+    assert (ended.code, ended.out) == (1, "")
+    assert "out.safetensors exists already; give --overwrite" in ended.error
+    assert Path("out.safetensors").read_text() == "precious"
+    assert unblur(*arguments, "--overwrite").code == 0
+    assert weights.load("out.safetensors")
+    assert files_in(here) == ["out.safetensors"]
 
 
 # -- blur --------------------------------------------------------------------------------------------------------------

@@ -92,22 +92,22 @@ def test_tables_in_a_document_are_made_from_the_committed_results(summary, tmp_p
         line["model"] = "other"
     write_result(summary, tmp_path / "results/two.json")
     text = "# Title\n\n<!-- table:one -->\n<!-- /table -->\nbetween\n<!-- table:two -->\nold\n<!-- /table -->\nend\n"
-    filled = fill_tables(text, tmp_path / "results")
+    filled = fill_tables(text, tmp_path / "results", {})
     assert filled.startswith("# Title\n\n<!-- table:one -->\n\n| model | psnr, mean |")
     assert filled.count(BLURRED_INPUT) == 1
     assert "old" not in filled
     assert "\nbetween\n" in filled
     assert filled.endswith("<!-- /table -->\nend\n")
-    assert fill_tables(filled, tmp_path / "results") == filled
+    assert fill_tables(filled, tmp_path / "results", {}) == filled
 
 
 def test_filling_leaves_a_text_without_tables_as_it_is(tmp_path):
-    assert fill_tables("No tables here.\n", tmp_path) == "No tables here.\n"
+    assert fill_tables("No tables here.\n", tmp_path, {}) == "No tables here.\n"
 
 
 def test_a_table_without_results_is_an_error_that_names_the_file(tmp_path):
     with pytest.raises(DataError, match=r"'lost' needs .*lost\.json"):
-        fill_tables("<!-- table:lost -->\n<!-- /table -->\n", tmp_path)
+        fill_tables("<!-- table:lost -->\n<!-- /table -->\n", tmp_path, {})
 
 
 def test_backslashes_in_a_table_are_kept():

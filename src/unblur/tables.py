@@ -87,27 +87,24 @@ def overview_table(summaries: Mapping[str, Summary], model: str) -> str:
     return "\n".join(lines)
 
 
-def fill_tables(text: str, results: Path, *, overview: Sequence[str] = (), model: str = "default") -> str:
-    """Return a document's text, every table made anew from NAME.json in `results`; `DataError` where one is missing.
+def fill_tables(text: str, results: Path, others: Mapping[str, str]) -> str:
+    """Return a document's text, every table made anew: from `others` by name, or from NAME.json in `results`.
 
-    The table called "overview" shows `model` on the results that `overview` names.
+    Raises `DataError` where a result is missing.
     """
-
-    def read(name: str) -> Summary:
-        file = results / f"{name}.json"
-        try:
-            summary: Summary = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"The table '{name}' needs {file}, which cannot be read: {error}") from None
-        return summary
-
     for name in dict.fromkeys(_OPENING.findall(text)):
-        if name == "overview":
-            table = overview_table({part: read(part) for part in overview}, model)
-        else:
-            table = markdown_table(read(name))
+        table = others[name] if name in others else markdown_table(read_result(results / f"{name}.json"))
         text = replace_between_marks(text, name, table)
     return text
+
+
+def read_result(path: Path) -> Summary:
+    """Return what `write_result` wrote. Raises `DataError` where it cannot be read."""
+    try:
+        summary: Summary = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"A table needs {path}, which cannot be read: {error}") from None
+    return summary
 
 
 def replace_between_marks(text: str, name: str, table: str) -> str:
