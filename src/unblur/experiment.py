@@ -140,7 +140,10 @@ class Experiment(Settings):
     schedule: Schedule
     clip_grad_norm: float | None = Field(None, gt=0)
     ema: float | None = Field(None, gt=0, lt=1)
-    """Decay per step of the moving average of the weights, which is then what is validated and kept."""
+    """Decay per step of the moving average of the weights, which is then what is validated and kept.
+
+    Not for networks with batch normalisation: the gathered statistics are not those of averaged weights.
+    """
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 autocast where the processor or GPU has it, which is where it is faster."""
     validation: Validation = Validation()

@@ -132,7 +132,7 @@ class SupervisedTraining(pl.LightningModule):
         self.network = _network(experiment)
         decay = experiment.ema
         averaging = get_ema_multi_avg_fn(decay or 0.0)  # type: ignore[no-untyped-call]
-        self.average = AveragedModel(self.network, multi_avg_fn=averaging) if decay else None
+        self.average = AveragedModel(self.network, multi_avg_fn=averaging, use_buffers=True) if decay else None
         self.samples = TrainingCrops(
             training,
             seed=experiment.seed,
