@@ -184,6 +184,19 @@ def score(options: argparse.Namespace) -> int:
     return DONE
 
 
+def export(options: argparse.Namespace) -> int:
+    """Write weights to a file of ours and print its name."""
+    from unblur import weights
+
+    if options.output.suffix != ".safetensors":
+        options.parser.error(f"--format torch writes a .safetensors file, not {options.output.name}")
+    model = weights.load(options.model)
+    facts = weights.describe(options.model).facts
+    weights.save(model, options.output, facts, overwrite=options.overwrite)
+    _say(f"{options.model} -> {options.output} ({weights.num_parameters(model):,} parameters)")
+    return DONE
+
+
 # -- the parser ----------------------------------------------------------------------------------------
 
 
@@ -231,6 +244,14 @@ def _parser() -> "_Parser":
             score,
             "score restored pictures against sharp ones",
             "Takes two folders, whose files are paired by name, or two files.",
+        )
+    )
+    _add_export(
+        command(
+            "export",
+            export,
+            "write weights to a file of another format",
+            "torch is unblur's own .safetensors, which says what it is; an author's checkpoint becomes one.",
         )
     )
     for added in commands.choices.values():  # before the command or after it
@@ -293,6 +314,14 @@ def _add_score(command: argparse.ArgumentParser) -> None:
     add("sharp", metavar="SHARP", type=_path)
     _add_scoring(command)
     add("--fail-below", metavar="DB", type=float, help="exit with 1 where the mean PSNR is lower")
+
+
+def _add_export(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--model", metavar="NAME|FILE", required=True, help="weights, or a checkpoint: unblur's or an author's")
+    add("--format", choices=["torch"], required=True, help="of the file")
+    add("-o", "--output", metavar="FILE", type=_path, required=True, help="file to write")
+    add("--overwrite", action="store_true", help="replace a file that exists already")
 
 
 def _add_writing(command: argparse.ArgumentParser) -> None:

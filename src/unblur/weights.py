@@ -1,8 +1,9 @@
-"""Named weights, and our own checkpoint files.
+"""Named weights, and checkpoint files: ours, and authors'.
 
-A checkpoint is a `.safetensors` file: tensors, and in its metadata under the key "unblur" the architecture's name and
-options, the experiment, version and commit. It opens without guessing and without unpickling. The weights that come
-with the package are listed in `weights.yaml`; they lie in `pretrained/` as fp16.
+A checkpoint of ours is a `.safetensors` file: tensors, and in its metadata under the key "unblur" the architecture's
+name and options, the experiment, version and commit. It opens without guessing and without unpickling. Any other file
+goes to `published.py`, which finds out what it is. The weights that come with the package are listed in `weights.yaml`;
+they lie in `pretrained/` as fp16.
 """
 
 import hashlib
@@ -18,9 +19,9 @@ import torch
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
-from torch import nn
+from torch import Tensor, nn
 
-from unblur import models
+from unblur import models, published
 from unblur.errors import UnknownName, WeightsError
 from unblur.files import written_whole
 from unblur.settings import Settings, read_yaml, validated
@@ -56,7 +57,7 @@ class Checkpoint:
     architecture: str
     options: Mapping[str, Any]
     facts: Mapping[str, Any]
-    """Everything else: experiment, step, version, commit, scores of the validation."""
+    """Everything else: experiment, step, version, commit, scores of the validation; of weights of others, "origin"."""
 
 
 @cache
@@ -73,18 +74,16 @@ def shipped() -> dict[str, ShippedWeights]:
 def load(name_or_file: str | Path) -> nn.Module:
     """Return the network with its weights: float32, on the CPU, in eval mode, without gradients.
 
-    Takes the name of shipped weights or a checkpoint file of ours. Raises `UnknownName` with the nearest name,
-    `WeightsError` where the file is missing, damaged, not ours, or does not fit.
+    Takes the name of shipped weights, a checkpoint file of ours or an author's (`published.py`). Raises `UnknownName`
+    with the nearest name, `WeightsError` where the file is missing, damaged, of no known network, or does not fit.
     """
     if str(name_or_file) in shipped():
         verify(shipped()[str(name_or_file)])
-    checkpoint = describe(name_or_file)
+    checkpoint, tensors = _opened(name_or_file)
     try:
         model = models.create(checkpoint.architecture, **checkpoint.options)
     except (UnknownName, ValueError, TypeError, RuntimeError) as error:
         raise WeightsError(f"{checkpoint.path} is of a network that cannot be built here: {error}") from None
-    with safe_open(checkpoint.path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
     try:
         model.load_state_dict(tensors, strict=True)  # copies into float32 parameters
     except RuntimeError as error:
@@ -94,18 +93,14 @@ def load(name_or_file: str | Path) -> nn.Module:
 
 
 def describe(name_or_file: str | Path) -> Checkpoint:
-    """Return what a checkpoint says of itself, reading only its head."""
+    """Return what a checkpoint says of itself, reading only its head; a file of others is read as a whole."""
     path = find(name_or_file)
     _check_present(path)
+    about = _own_description(path)
+    if about is None:
+        return _of_others(published.recognise(path))
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a readable .safetensors file: {error}") from None
-    if METADATA_KEY not in metadata:
-        raise WeightsError(f"{path} does not say which network it belongs to; unblur wrote no such file.")
-    try:
-        facts = json.loads(metadata[METADATA_KEY])
+        facts = json.loads(about)
         return Checkpoint(path, facts.pop("architecture"), facts.pop("options"), facts)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise WeightsError(f"{path} is damaged: what it says of its network cannot be read.") from None
@@ -126,7 +121,7 @@ def find(name_or_file: str | Path) -> Path:
     raise UnknownName("model", name, {*shipped(), *models.ARCHITECTURES}, _list_of_weights())
 
 
-def save(model: nn.Module, path: Path, facts: Mapping[str, Any], *, half: bool = False) -> None:
+def save(model: nn.Module, path: Path, facts: Mapping[str, Any], *, half: bool = False, overwrite: bool = True) -> None:
     """Write a checkpoint, whole or not at all. `half` stores floating-point tensors as fp16, half the size."""
     tensors = {}
     for key, value in model.state_dict().items():
@@ -136,7 +131,7 @@ def save(model: nn.Module, path: Path, facts: Mapping[str, Any], *, half: bool =
     if identity is None:
         raise ValueError("only a network that models.create made says what it is; others cannot be saved")
     about = {"architecture": identity[0], "options": identity[1], "version": version("unblur"), **facts}
-    with written_whole(path) as temporary:
+    with written_whole(path, overwrite=overwrite) as temporary:
         temporary.write_bytes(safetensors_bytes(tensors, {METADATA_KEY: json.dumps(about)}))
 
 
@@ -152,6 +147,32 @@ def verify(entry: ShippedWeights) -> None:
         raise WeightsError(f"{entry.path} is damaged (its SHA-256 is not the listed one). Install the package again.")
 
 
+def _opened(name_or_file: str | Path) -> tuple[Checkpoint, Mapping[str, Tensor]]:
+    """Return what a checkpoint is, and its tensors by the network's keys."""
+    path = find(name_or_file)
+    _check_present(path)
+    if _own_description(path) is None:
+        found = published.recognise(path)
+        return _of_others(found), found.state
+    with safe_open(path, framework="pt") as file:
+        return describe(path), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+
+
+def _own_description(path: Path) -> str | None:
+    """Return what a checkpoint of ours says of itself, as JSON; None for a file of others."""
+    if not published.is_safetensors(path):
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get(METADATA_KEY)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a readable .safetensors file: {error}") from None
+
+
+def _of_others(found: published.PublishedWeights) -> Checkpoint:
+    return Checkpoint(found.path, found.architecture, found.options, found.facts)
+
+
 def _check_present(path: Path) -> None:
     if not path.is_file():
         raise WeightsError(f"{path} is missing: the package is not installed completely. Install it again.")
@@ -163,4 +184,4 @@ def num_parameters(model: nn.Module) -> int:
 
 
 def _list_of_weights() -> str:
-    return f"Weights that come with unblur: {', '.join(sorted(shipped()))}; or give a .safetensors file."
+    return f"Weights that come with unblur: {', '.join(sorted(shipped()))}; or give a file of weights."

@@ -68,8 +68,20 @@ def describe(name_or_file: str) -> str:
         entry = weights.shipped()[name_or_file]
         rows |= {"about": entry.about, "licence": entry.licence, "trained on": entry.trained_on}
         rows |= {f"measured on {data}": score for data, score in entry.measured.items()}
+    rows |= _origin_rows(checkpoint.facts.get("origin"))
     rows |= _training_rows(checkpoint.facts)
     return _lines(rows)
+
+
+def _origin_rows(origin: Any) -> dict[str, Any]:
+    """Return what is known of weights that came from a file of others, by what `published.py` found out."""
+    if not isinstance(origin, dict):
+        return {}
+    return {
+        "origin": f"not made by unblur: recognised in {origin.get('file')} by names and shapes of its weights",
+        "published as": " or ".join(origin.get("configurations") or ["own options"]),
+        "licence of weights": origin.get("weights_licence") or "not known; ask whom you have them from",
+    }
 
 
 def _training_rows(facts: Any) -> dict[str, Any]:
