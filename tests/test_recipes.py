@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unblur.blur.camera import from_linear_light, round_to_8bit, to_linear_light
+from unblur.blur.camera import add_noise, from_linear_light, jpeg, round_to_8bit, to_linear_light
 from unblur.blur.kernels import convolve, gaussian_kernel
 from unblur.blur.recipes import Recipe, blur_batch, built_in_recipes, load_recipe, sample_seed
 from unblur.data.pairs import resized, sharp_files, to_batch
@@ -286,3 +286,21 @@ def test_a_key_of_another_kind_of_blur_is_not_offered(tmp_path):
 def test_a_missing_recipe_file_is_named(tmp_path):
     with pytest.raises(SettingsError, match=r"nowhere.yaml does not exist"):
         load_recipe(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("name", sorted(built_in_recipes()))
+def test_light_is_blurred_on_the_device_of_the_pictures(name):
+    # The device `meta` refuses to mix with tensors of the CPU, as a GPU does: whatever is made elsewhere shows here.
+    recipe = load_recipe(name)
+    canvas = 2 * recipe.margin_px + 1
+    for kind in recipe.kinds:
+        drawn = kind.draw(torch.Generator().manual_seed(1))
+        made = kind.kernels(torch.tensor([drawn, drawn]).to("meta"), canvas)
+        assert made.device.type == "meta"
+        assert made.shape == (2, canvas, canvas)
+    sharp = torch.empty(2, 3, 40, 36, device="meta")
+    blurred = convolve(to_linear_light(sharp), made)
+    blurred = add_noise(from_linear_light(blurred), 0.01, torch.full((2,), 0.1, device="meta"), sharp)
+    blurred = jpeg(round_to_8bit(blurred), torch.full((2,), 90.0, device="meta"))
+    assert blurred.shape == sharp.shape
+    assert blurred.device.type == "meta"

@@ -24,9 +24,10 @@ def gaussian_kernel(sigma: Number, size: Number, canvas: int | None = None) -> T
     larger than `size` (a batch of several sizes); the rest is zero. This is the kernel of OpenCV's and
     torchvision's Gaussian blur.
     """
-    sigma, size = torch.as_tensor(sigma, dtype=torch.float32), torch.as_tensor(size)
-    x = _offsets(canvas or int(size.max()), sigma.device)
-    inside = x.abs() <= (size[..., None] - 1) / 2
+    sigma = torch.as_tensor(sigma, dtype=torch.float32)
+    side = torch.as_tensor(size, device=sigma.device)
+    x = _offsets(canvas or int(side.max()), sigma.device)
+    inside = x.abs() <= (side[..., None] - 1) / 2
     line = torch.exp(-(x**2) / (2 * sigma[..., None] ** 2).clamp_min(1e-12)) * inside
     return _normalised(line[..., :, None] * line[..., None, :])
 

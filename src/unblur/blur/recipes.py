@@ -263,7 +263,7 @@ def blur_batch(sharp: Tensor, recipe: Recipe, seeds: Sequence[int], *, kind: int
 def _blurred(sharp: Tensor, recipe: Recipe, seeds: Sequence[int], plans: list[dict[str, Any]]) -> Tensor:
     gamma = sharp.new_tensor([2.2 if plan["linear"] else 1.0 for plan in plans]).reshape(-1, 1, 1, 1)
     light = camera.to_linear_light(sharp, gamma) if recipe.linear_light else sharp
-    blurred = kernels.convolve(light, _kernels(recipe, plans).to(sharp.device, non_blocking=True))
+    blurred = kernels.convolve(light, _kernels(recipe, plans, sharp.device))
     if recipe.linear_light:
         blurred = camera.from_linear_light(blurred, gamma)
     if recipe.noise:
@@ -297,14 +297,15 @@ def _plan(recipe: Recipe, seed: int, kind: int | None) -> dict[str, Any]:
     return plan
 
 
-def _kernels(recipe: Recipe, plans: list[dict[str, Any]]) -> Tensor:
-    """Return the kernels of all pictures, (B, canvas, canvas); made together for all pictures of one kind."""
+def _kernels(recipe: Recipe, plans: list[dict[str, Any]], device: torch.device) -> Tensor:
+    """Return the kernels of all pictures, (B, canvas, canvas); made on the device, together for all of one kind."""
     canvas = 2 * recipe.margin_px + 1
-    result = torch.zeros(len(plans), canvas, canvas)
+    result = torch.zeros(len(plans), canvas, canvas, device=device)
     for index, kind in enumerate(recipe.kinds):
         rows = [i for i, plan in enumerate(plans) if plan["kind"] == index]
         if rows:
-            result[rows] = kind.kernels(torch.tensor([plans[i]["numbers"] for i in rows]), canvas)
+            numbers = torch.tensor([plans[i]["numbers"] for i in rows], device=device)
+            result[rows] = kind.kernels(numbers, canvas)
     return result
 
 
