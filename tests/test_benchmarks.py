@@ -34,3 +34,15 @@ def test_the_committed_results_were_measured_with_the_weights_that_are_shipped(b
     summary = json.loads((run.RESULTS / f"{benchmark.name}.json").read_text(encoding="utf-8"))
     for model in benchmark.models:
         assert summary["settings"]["models"][model] == hash_of_network(weights.load(model))
+
+
+@pytest.mark.parametrize("name", sorted(weights.shipped()))
+def test_the_scores_in_the_list_of_weights_are_those_of_the_committed_results(name: str) -> None:
+    for result, text in weights.shipped()[name].measured.items():
+        summary = json.loads((run.RESULTS / f"{result}.json").read_text(encoding="utf-8"))
+        rows = {row["model"]: row for row in summary["rows"]}
+        shown = []
+        for row in (rows[name], rows["blurred input"]):
+            parts = list(row["levels"].values()) or [row]
+            shown.append(" / ".join(f"{part['mean']['psnr']:.2f}" for part in parts))
+        assert text == f"psnr {shown[0]} dB (blurred input {shown[1]})"
