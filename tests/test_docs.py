@@ -82,7 +82,7 @@ TINY = [
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with what a reader of the tutorial has: the experiments, photographs, pairs. It is the current one."""
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
     astronaut = Image.fromarray(skimage.data.astronaut())
@@ -102,7 +102,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     signal.signal(signal.SIGTERM, terminate)
 
 
-def test_the_tutorial_can_be_followed_from_its_first_command_to_its_last(workplace, capsys):
+def test_the_tutorial_can_be_followed_from_its_first_command_to_its_last(bench, capsys):
     for block in blocks(TUTORIAL):
         if block.language == "yaml":
             name = block.text.splitlines()[0].removeprefix("# ")
@@ -117,7 +117,7 @@ def test_the_tutorial_can_be_followed_from_its_first_command_to_its_last(workpla
                 assert code == 0, f"unblur {shlex.join(arguments)} ended with {code}: {said.err}"
                 assert said.out, f"unblur {shlex.join(arguments)} printed nothing"
 
-    assert len(find_photos(workplace / "data" / "sharp")) == 12
+    assert len(find_photos(bench / "data" / "sharp")) == 12
     assert weights.describe("runs/my_photos/best.safetensors").facts["step"] > 0
     assert experiment.load("runs/my_photos/experiment.yaml").schedule.steps == small_steps(24_000), "made longer"
     assert {path.name for path in Path("runs/my_photos").iterdir()} == files_of_a_run_in(TUTORIAL)
