@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from unblur.blur.photos import BlurredFile, FailedFile, blur_files, blur_photo
+from unblur.blur.photos import BlurredFile, blur_files, blur_photo
 from unblur.blur.recipes import Recipe, blur_batch, load_recipe, sample_seed
 from unblur.formats import Metadata
 from unblur.images import Photo, as_photo, read_photo
-from unblur.outputs import PlannedFile, plan_outputs
+from unblur.outputs import FailedFile, PlannedFile, plan_outputs
 
 SOFT = load_recipe("gaussian-2.5")
 SHAKY = Recipe.model_validate({"name": "shaky", "kinds": [{"blur": "shake", "extent_px": [4, 12]}]})

@@ -18,8 +18,8 @@ from unblur import weights
 from unblur.errors import OutputError, PhotoError, PhotoTooLarge, SettingsError, WeightsError
 from unblur.formats import Metadata
 from unblur.images import Photo, as_photo, read_photo, write_photo
-from unblur.outputs import PlannedFile, plan_outputs
-from unblur.restorer import FailedFile, RestoredFile, Restorer, restore, restore_files
+from unblur.outputs import FailedFile, PlannedFile, plan_outputs
+from unblur.restorer import RestoredFile, Restorer, restore, restore_files
 
 
 class Brighten(nn.Module):
@@ -327,8 +327,8 @@ def test_a_disk_that_is_full_fails_in_one_line_and_small_files_are_still_done(tm
         import resource
         from pathlib import Path
         from torch import nn
-        from unblur.outputs import plan_outputs
-        from unblur.restorer import FailedFile, Restorer, restore_files
+        from unblur.outputs import FailedFile, plan_outputs
+        from unblur.restorer import Restorer, restore_files
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         for result in restore_files(plan_outputs([Path("in")], Path("out")), Restorer(nn.Identity().eval())):
             print(result.error if isinstance(result, FailedFile) else result.target)

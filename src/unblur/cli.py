@@ -49,8 +49,8 @@ def restore(options: argparse.Namespace) -> int:
     """Restore photos and print one line for each."""
     from unblur.images import DEFAULT_MAX_PIXELS
     from unblur.inference import keep_freed_memory
-    from unblur.outputs import plan_outputs
-    from unblur.restorer import FailedFile, Restorer, restore_files
+    from unblur.outputs import FailedFile, plan_outputs
+    from unblur.restorer import Restorer, restore_files
 
     keep_freed_memory()
     plan = plan_outputs(options.paths, options.output)
@@ -85,10 +85,10 @@ def show_models(options: argparse.Namespace) -> int:
 
 def blur(options: argparse.Namespace) -> int:
     """Blur photos by a recipe and print the names of the results."""
-    from unblur.blur.photos import FailedFile, blur_files
+    from unblur.blur.photos import blur_files
     from unblur.blur.recipes import load_recipe
     from unblur.images import DEFAULT_MAX_PIXELS
-    from unblur.outputs import plan_outputs
+    from unblur.outputs import FailedFile, plan_outputs
 
     recipe = load_recipe(options.recipe)
     plan = plan_outputs(options.paths, options.output)

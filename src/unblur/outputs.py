@@ -22,6 +22,14 @@ class PlannedFile:
     target: Path
 
 
+@dataclass(frozen=True)
+class FailedFile:
+    """A planned file that came to nothing, and why; the others are done all the same."""
+
+    source: Path
+    error: PhotoError | OutputError
+
+
 def plan_outputs(paths: Sequence[Path], output: Path | None = None) -> list[PlannedFile]:
     """Return what a command would write for PATH... and -o OUT; nothing is read or written.
 

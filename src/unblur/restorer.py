@@ -35,7 +35,7 @@ from unblur.images import (
     write_photo,
 )
 from unblur.inference import Precision, restore_image, tiles_for
-from unblur.outputs import PlannedFile
+from unblur.outputs import FailedFile, PlannedFile
 
 Picture = str | Path | Photo | Image.Image | np.ndarray | Tensor
 
@@ -67,14 +67,6 @@ class RestoredFile:
     seconds: float
     losses: tuple[str, ...] = ()
     """What of the input the output does not have, in words; mostly nothing."""
-
-
-@dataclass(frozen=True)
-class FailedFile:
-    """A file that could not be restored; nothing was written for it."""
-
-    source: Path
-    error: PhotoError | OutputError
 
 
 class Restorer:

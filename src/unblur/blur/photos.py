@@ -7,7 +7,7 @@ from pathlib import Path
 from unblur.blur.recipes import Recipe, blur_batch, sample_seed
 from unblur.errors import OutputError, PhotoError
 from unblur.images import DEFAULT_MAX_PIXELS, Photo, check_output, read_photo, write_photo
-from unblur.outputs import PlannedFile
+from unblur.outputs import FailedFile, PlannedFile
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,6 @@ class BlurredFile:
 
     source: Path
     targets: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class FailedFile:
-    """A photograph that could not be blurred; of its levels, those before the error may have been written, whole."""
-
-    source: Path
-    error: PhotoError | OutputError
 
 
 def blur_photo(photo: Photo, recipe: Recipe, seed: int, *, kind: int | None = None) -> Photo:
@@ -45,7 +37,7 @@ def blur_files(
     """Blur the planned files and yield what became of each; one that fails does not stop the others.
 
     The n-th file is blurred with `sample_seed(seed, n)`. Where the recipe's kinds are levels, each is written,
-    as NAME-LEVEL.EXT.
+    as NAME-LEVEL.EXT; those before an error may have been written, whole.
     """
     for index, file in enumerate(plan):
         try:
