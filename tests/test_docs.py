@@ -23,7 +23,8 @@ from PIL import Image
 
 from unblur import experiment, models, weights
 from unblur.blur import recipes
-from unblur.cli import _parser, main
+from unblur.cli import main, parser
+from unblur.commands import train
 from unblur.images import find_photos
 from unblur.settings import validated
 
@@ -129,8 +130,8 @@ def test_the_tutorial_can_be_followed_from_its_first_command_to_its_last(bench, 
 
 def made_small(arguments: list[str]) -> list[str]:
     """Return the arguments, a training's with settings that end it after a few steps of a tiny network."""
-    options = _parser().parse_args(arguments)
-    if options.run.__name__ != "train":
+    options = parser().parse_args(arguments)
+    if options.run is not train.run:
         return arguments
     steps = small_steps(experiment.load(options.experiment, options.set).schedule.steps)
     return [*arguments, "--set", *TINY, f"schedule.steps={steps}", f"validation.every_steps={steps // 2}"]
@@ -172,7 +173,7 @@ def test_every_command_parses(path, capsys):
         if arguments in (["--version"], ["--help"]):
             continue  # they print and end the program
         try:
-            _parser().parse_args(arguments)
+            parser().parse_args(arguments)
         except SystemExit:
             wrong.append(f"unblur {shlex.join(arguments)}: {capsys.readouterr().err.splitlines()[-1]}")
     assert not wrong, "\n".join(wrong)
@@ -182,14 +183,14 @@ def test_every_command_parses(path, capsys):
 def test_every_training_that_is_shown_has_a_valid_experiment(path):
     for arguments in unblur_commands(path):
         if arguments[0] == "train":
-            options = _parser().parse_args(arguments)
+            options = parser().parse_args(arguments)
             changes = [change for change in options.set if not change.endswith(".yaml")]  # the reader's own files
             experiment.load(ROOT / options.experiment, changes)
 
 
 @EVERY_DOCUMENT
 def test_every_command_in_running_text_exists(path):
-    (subparsers,) = (action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+    (subparsers,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
     wrong = []
     for name, rest in re.findall(r"`unblur ([a-z]+)\b([^`]*)`", text_without_blocks(path)):
         if name not in subparsers.choices:
@@ -205,7 +206,7 @@ def test_a_wrong_command_in_a_document_is_found(tmp_path):
     document.write_text("```sh\n$ unblur restore a.jpg --modell x && ls  # why\n```\n", encoding="utf-8")
     assert unblur_commands(document) == [["restore", "a.jpg", "--modell", "x"]]
     with pytest.raises(SystemExit):
-        _parser().parse_args(unblur_commands(document)[0])
+        parser().parse_args(unblur_commands(document)[0])
 
 
 # -- what single documents promise ---------------------------------------------------------------------

@@ -15,19 +15,20 @@ REPOSITORY = Path(__file__).parents[1]
 
 ROWS = (
     "errors",
-    "settings files provenance",
+    "settings files provenance huggingface",
     "exif",
     "formats",
     "images video",
     "outputs",
     "blur",
     "models",
-    "weights published inference engines losses metrics",
+    "weights published inference engines masks losses metrics",
     "data",
     "experiment",
     "training evaluation detection tables report sweep restorer animate cluster zoo",
     "__init__",
-    "web cli",
+    "web commands",
+    "cli",
     "__main__",
 )
 """From the bottom up. A file imports from its own row or the rows before it; folders stand for all that is in them."""

@@ -1,0 +1,35 @@
+"""`unblur export`: weights to a file of another format."""
+
+import argparse
+
+from unblur.commands.arguments import Commands, add_command, path
+from unblur.commands.terminal import DONE, say
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    command = add_command(
+        commands,
+        "export",
+        run,
+        "write weights to a file of another format",
+        "torch is unblur's own .safetensors, which says what it is; an author's checkpoint becomes one.",
+    )
+    add = command.add_argument
+    add("--model", metavar="NAME|FILE", required=True, help="weights, or a checkpoint: unblur's or an author's")
+    add("--format", choices=["torch"], required=True, help="of the file")
+    add("-o", "--output", metavar="FILE", type=path, required=True, help="file to write")
+    add("--overwrite", action="store_true", help="replace a file that exists already")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write weights to a file of ours and print its name."""
+    from unblur import weights
+
+    if options.output.suffix != ".safetensors":
+        options.parser.error(f"--format torch writes a .safetensors file, not {options.output.name}")
+    model = weights.load(options.model)
+    facts = weights.describe(options.model).facts
+    weights.save(model, options.output, facts, overwrite=options.overwrite)
+    say(f"{options.model} -> {options.output} ({weights.num_parameters(model):,} parameters)")
+    return DONE
