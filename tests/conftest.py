@@ -7,11 +7,27 @@ import pytest
 import torch
 from torch import Tensor
 
+from unblur import models
+from unblur.errors import MissingExtra
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Let torch compute with one thread: small tensors gain nothing from more, and tests run side by side."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def built_or_skipped(request: pytest.FixtureRequest) -> None:
+    """Skip a test of a network that cannot be built here, for want of a package; it says which."""
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    arch = models.ARCHITECTURES.get(getattr(parameters.get("arch"), "name", parameters.get("name")))
+    if arch is not None and arch.extra is not None:
+        try:
+            with torch.device("meta"):
+                models.create(arch.name, **arch.tiny)
+        except MissingExtra as error:
+            pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -13,7 +13,17 @@ from torch import Tensor, nn
 from golden import fill
 from unblur import models
 from unblur.images import to_uint8
-from unblur.inference import DEFAULT_TILE_PX, autocast, bf16_is_fast, keep_freed_memory, plan_tiles, restore_image
+from unblur.inference import (
+    DEFAULT_TILE_PX,
+    autocast,
+    bf16_is_fast,
+    keep_freed_memory,
+    plan_fixed_tiles,
+    plan_tiles,
+    restore_image,
+    tiles_for,
+)
+from unblur.models.arch import Arch
 
 QUICK = settings(deadline=None, max_examples=60, database=None, derandomize=True)
 
@@ -72,6 +82,22 @@ def test_a_picture_that_fits_is_one_tile_of_its_own_size():
 def test_rows_and_columns_are_tiled_alike():
     tall, wide = plan_tiles(900, 100, 256, 32, 16), plan_tiles(100, 900, 256, 32, 16)
     assert [(t.top, t.bottom, t.left, t.right) for t in tall] == [(t.left, t.right, t.top, t.bottom) for t in wide]
+
+
+@QUICK
+@given(
+    height=st.integers(1, 700), width=st.integers(1, 700), overlap_px=st.integers(0, 64), tile=st.sampled_from([32, 96])
+)
+def test_tiles_of_a_fixed_size_cover_every_pixel_and_overlap_enough(height, width, overlap_px, tile):
+    tiles = plan_fixed_tiles(height, width, (tile, 40), overlap_px)
+    assert {(t.right - t.left, t.bottom - t.top) for t in tiles} == {(tile, 40)}
+    for length, size, spans in (
+        (height, 40, sorted({(t.top, t.bottom) for t in tiles})),
+        (width, tile, sorted({(t.left, t.right) for t in tiles})),
+    ):
+        assert spans[0][0] == 0
+        assert spans[-1][1] == max(length, size)
+        assert all(after[0] <= before[1] - min(overlap_px, size // 4) for before, after in itertools.pairwise(spans))
 
 
 # -- Tiles leave no trace ----------------------------------------------------------------------------------------------
@@ -137,6 +163,59 @@ def test_tiles_have_sizes_that_the_network_need_not_pad():
     restore_image(model, picture(70, 150), tile_px=64, precision="fp32")
     assert len(sizes) > 1
     assert all(height % model.size_multiple == 0 and width % model.size_multiple == 0 for height, width in sizes)
+
+
+class KnowsOneSize(nn.Module):
+    """A network that takes pictures of 24×16 only, and notes them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def forward(self, blurred: Tensor) -> Tensor:
+        assert blurred.shape == (1, 3, 16, 24)
+        self.seen.append(blurred[0])
+        return blurred
+
+
+@pytest.fixture
+def one_size(monkeypatch):
+    arch = Arch("one_size", KnowsOneSize, {}, {}, 1, "none", 8, "us", "none", fixed_size=(24, 16))
+    monkeypatch.setitem(models.ARCHITECTURES, "one_size", arch)
+    return models.create("one_size")
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 24), (16, 24), (16, 25), (17, 9), (100, 10), (70, 130)])
+@pytest.mark.parametrize("tile_px", [None, 7, 64])
+def test_a_network_of_one_size_gets_tiles_of_exactly_that_size_which_leave_no_trace(one_size, height, width, tile_px):
+    blurred = picture(height, width)
+    restored = restore_image(one_size, blurred, tile_px=tile_px, precision="fp32")
+    assert len(one_size.seen) == len(tiles_for(one_size, height, width, tile_px))
+    assert restored.is_contiguous()
+    torch.testing.assert_close(restored, blurred, atol=1e-6, rtol=0)
+
+
+def test_a_picture_smaller_than_the_one_size_is_reflected_on_the_right_and_below(one_size):
+    blurred = picture(12, 20)
+    restore_image(one_size, blurred, precision="fp32")
+    expected = torch.nn.functional.pad(blurred[None], (0, 4, 0, 4), mode="reflect")[0]
+    assert torch.equal(one_size.seen[0], expected)
+
+
+def test_tiles_of_one_size_are_blended(one_size):
+    number = itertools.count()
+    one_size.register_forward_hook(lambda module, inputs, output: output * 0 + next(number))
+    restored = restore_image(one_size, picture(16, 36), precision="fp32")  # two tiles, which give 0 and 1
+    row = restored[0, 3]
+    assert (row.diff() >= 0).all()
+    assert row[0] == 0
+    assert row[-1] == 1
+    assert row.diff().max() < 0.25
+
+
+def test_an_option_can_lift_the_fixed_size(one_size):
+    one_size.fixed_size = None
+    assert len(tiles_for(one_size, 100, 200)) == 1
 
 
 def test_tiles_of_a_real_network_are_close_to_the_whole(photograph):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unblur import models
+from unblur.models.layers import reflect
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -22,37 +23,56 @@ DEFAULT_TILE_PX = 512
 
 
 def restore_image(
-    model: nn.Module, blurred: Tensor, *, tile_px: int | None = None, precision: Precision = "auto"
+    model: nn.Module,
+    blurred: Tensor,
+    *,
+    tile_px: int | None = None,
+    precision: Precision = "auto",
+    masks: Tensor | None = None,
 ) -> Tensor:
     """Return the restored picture, (3, H, W) float32 in [0, 1], on the device of `blurred`.
 
     `blurred` (3, H, W), RGB in [0, 1], any size from 1×1. A picture larger than `tile_px` on a side goes in
     overlapping tiles of equal size, blended linearly; the network runs on its own device, in eval mode as it is
-    given, in bf16 where that is fast (`auto`), always on channels-last memory.
+    given, in bf16 where that is fast (`auto`), always on channels-last memory. A network that knows one size only
+    gets tiles of exactly that size, whatever `tile_px`; a smaller picture is reflected on the right and below.
+    `masks`, for a network that takes them, is the label picture (H, W) that unblur/masks.py makes; it is cut alike.
     """
     if blurred.ndim != 3 or blurred.shape[0] != 3:
         raise ValueError(f"a picture has shape (3, H, W), not {tuple(blurred.shape)}")
     height, width = blurred.shape[-2:]
-    tiles, (overlap, _) = tiles_for(model, height, width, tile_px), _needs(model)
+    if masks is not None and masks.shape != (height, width):
+        raise ValueError(f"masks are a label picture of shape ({height}, {width}) here, not {tuple(masks.shape)}")
+    tiles, overlap = tiles_for(model, height, width, tile_px), _needs(model).overlap_px
+    picture = _continued(blurred, tiles[-1].bottom, tiles[-1].right)  # (3, >= H, >= W)
+    labels = None if masks is None else _continued(masks[None].float(), tiles[-1].bottom, tiles[-1].right)[0]
     device = next(model.parameters(), blurred).device
     if len(tiles) == 1:
-        return _run(model, blurred, device, precision).clamp(0, 1).to(blurred.device)
-    total = torch.zeros_like(blurred)
-    weights = blurred.new_zeros(blurred.shape[-2:])
+        restored = _run(model, picture, labels, device, precision).clamp(0, 1).to(blurred.device)
+        return restored[:, :height, :width].contiguous()
+    total = torch.zeros_like(picture)
+    weights = picture.new_zeros(picture.shape[-2:])
     for tile in tiles:
         rows, columns = slice(tile.top, tile.bottom), slice(tile.left, tile.right)
-        ramp = _ramp(tile, blurred.shape[-2:], overlap).to(blurred.device)
-        restored = _run(model, blurred[:, rows, columns], device, precision).to(blurred.device)
+        ramp = _ramp(tile, picture.shape[-2:], overlap).to(blurred.device)
+        part = None if labels is None else labels[rows, columns]
+        restored = _run(model, picture[:, rows, columns], part, device, precision).to(blurred.device)
         total[:, rows, columns] += restored * ramp
         weights[rows, columns] += ramp
-    return total.div_(weights).clamp_(0, 1)
+    return total.div_(weights).clamp_(0, 1)[:, :height, :width].contiguous()
 
 
 def tiles_for(model: nn.Module, height: int, width: int, tile_px: int | None = None) -> list["Tile"]:
-    """Return the tiles in which `restore_image` runs the network on a picture of that size."""
+    """Return the tiles in which `restore_image` runs the network on a picture of that size.
+
+    Those of a network that knows one size only reach beyond a smaller picture, on the right and below.
+    """
     if tile_px is not None and tile_px < 1:
         raise ValueError(f"a tile has at least 1 pixel a side, not {tile_px}")
-    return plan_tiles(height, width, tile_px or DEFAULT_TILE_PX, *_needs(model))
+    needs = _needs(model)
+    if needs.fixed_size is not None:
+        return plan_fixed_tiles(height, width, needs.fixed_size, needs.overlap_px)
+    return plan_tiles(height, width, tile_px or DEFAULT_TILE_PX, needs.overlap_px, needs.multiple)
 
 
 @dataclass(frozen=True)
@@ -75,6 +95,19 @@ def plan_tiles(height: int, width: int, tile_px: int, overlap_px: int, multiple:
         Tile(top, bottom, left, right)
         for top, bottom in _spans(height, tile_px, overlap_px, multiple)
         for left, right in _spans(width, tile_px, overlap_px, multiple)
+    ]
+
+
+def plan_fixed_tiles(height: int, width: int, size: tuple[int, int], overlap_px: int) -> list[Tile]:
+    """Return tiles of exactly `size` (width, height) in pixels that cover the picture evenly.
+
+    Neighbours overlap by at least `overlap_px`, or a quarter of the tile where that is less. Where the picture is
+    smaller than a tile, the tile reaches beyond it, on the right and below.
+    """
+    return [
+        Tile(top, bottom, left, right)
+        for top, bottom in _fixed_spans(height, size[1], overlap_px)
+        for left, right in _fixed_spans(width, size[0], overlap_px)
     ]
 
 
@@ -110,19 +143,39 @@ def keep_freed_memory() -> None:
     mallopt(m_top_pad, 64 * 1024**2)
 
 
-def _needs(model: nn.Module) -> tuple[int, int]:
-    """Return by how much tiles of the network overlap, and what their sizes are multiples of."""
+@dataclass(frozen=True)
+class _Needs:
+    """By how much tiles of a network overlap, and what their sizes are multiples of, or are."""
+
+    overlap_px: int = 32
+    multiple: int = 1
+    fixed_size: tuple[int, int] | None = None
+
+
+def _needs(model: nn.Module) -> _Needs:
     identity = models.identity(model)
     if identity is None:  # not one of ours
-        return 32, 1
+        return _Needs()
     arch = models.find(identity[0])
-    return arch.overlap_px, int(getattr(model, "size_multiple", arch.size_multiple))
+    multiple = int(getattr(model, "size_multiple", arch.size_multiple))
+    return _Needs(arch.overlap_px, multiple, getattr(model, "fixed_size", arch.fixed_size))
 
 
-def _run(model: nn.Module, blurred: Tensor, device: torch.device, precision: Precision) -> Tensor:
+def _continued(picture: Tensor, bottom: int, right: int) -> Tensor:
+    """Return the picture (C, H, W), reflected on the right and below up to where the last tile ends."""
+    height, width = picture.shape[-2:]
+    if (height, width) == (bottom, right):
+        return picture
+    return reflect(picture[None], 0, right - width, 0, bottom - height)[0]
+
+
+def _run(
+    model: nn.Module, blurred: Tensor, labels: Tensor | None, device: torch.device, precision: Precision
+) -> Tensor:
     batch = blurred[None].to(device).contiguous(memory_format=torch.channels_last)
+    masks = () if labels is None else (labels[None].to(device),)
     with torch.inference_mode(), autocast(device, precision):
-        return model(batch)[0].float()
+        return model(batch, *masks)[0].float()
 
 
 def _spans(length: int, tile_px: int, overlap_px: int, multiple: int) -> Iterator[tuple[int, int]]:
@@ -130,10 +183,28 @@ def _spans(length: int, tile_px: int, overlap_px: int, multiple: int) -> Iterato
     if length <= tile_px:
         yield 0, length
         return
-    overlap = min(overlap_px, tile_px // 4)
-    count = -(-(length - overlap) // (tile_px - overlap))
+    count, overlap = _count(length, tile_px, overlap_px)
     span = -(-(length + (count - 1) * overlap) // count)
     span = min(-(-span // multiple) * multiple, length)
+    yield from _spread(length, span, count)
+
+
+def _fixed_spans(length: int, tile_px: int, overlap_px: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of spans of `tile_px` that cover `length`."""
+    if length <= tile_px:
+        yield 0, tile_px
+        return
+    yield from _spread(length, tile_px, _count(length, tile_px, overlap_px)[0])
+
+
+def _count(length: int, tile_px: int, overlap_px: int) -> tuple[int, int]:
+    """Return how many spans of `tile_px`, fewer than `length`, cover it, and by how much they overlap at least."""
+    overlap = min(overlap_px, tile_px // 4)
+    return -(-(length - overlap) // (tile_px - overlap)), overlap
+
+
+def _spread(length: int, span: int, count: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of `count` spans from 0 to `length`, from 2 on, evenly apart."""
     for index in range(count):
         start = round(index * (length - span) / (count - 1))
         yield start, start + span

@@ -7,10 +7,15 @@ from torch import nn
 
 from unblur.errors import UnknownName
 from unblur.models import (
+    autoencoder,
+    blur_to_video,
+    caessc,
     deblur_gan_li,
     deblurgan,
     deblurgan_v2,
+    deblurnet,
     deepdeblur,
+    eddensenet,
     fftformer,
     mimo_unet,
     mprnet,
@@ -18,20 +23,30 @@ from unblur.models import (
     red_net,
     reduced_deblurnet,
     restormer,
+    resunet,
     sam_deblur,
     srn,
+    srn_deblur_cifar,
+    srn_deblur_reds,
     stripformer,
     uformer,
+    vae,
+    vit_deblur,
 )
 from unblur.models.arch import Arch
 
 ARCHITECTURES: dict[str, Arch] = {
     arch.name: arch
     for arch in (
+        autoencoder.ARCH,
+        blur_to_video.ARCH,
+        caessc.ARCH,
         deblur_gan_li.ARCH,
         deblurgan.ARCH,
         deblurgan_v2.ARCH,
+        deblurnet.ARCH,
         deepdeblur.ARCH,
+        eddensenet.ARCH,
         fftformer.ARCH,
         mimo_unet.ARCH,
         mprnet.ARCH,
@@ -39,10 +54,15 @@ ARCHITECTURES: dict[str, Arch] = {
         red_net.ARCH,
         reduced_deblurnet.ARCH,
         restormer.ARCH,
+        resunet.ARCH,
         sam_deblur.ARCH,
         srn.ARCH,
+        srn_deblur_cifar.ARCH,
+        srn_deblur_reds.ARCH,
         stripformer.ARCH,
         uformer.ARCH,
+        vae.ARCH,
+        vit_deblur.ARCH,
     )
 }
 """Every architecture there is. A new one is a file beside this one and a line here."""
@@ -68,11 +88,12 @@ def create(name: str, **options: Any) -> nn.Module:
     """Return a network with fresh random weights, float32, on the CPU, in training mode.
 
     Its `arch_name` and `arch_options` say what it is, and go into every checkpoint. Raises `UnknownName` for an
-    unknown network or option. Random weights come from torch's global generator: call `torch.manual_seed` first to
-    repeat them.
+    unknown network or option, `MissingExtra` where a package that the network needs is not installed. Random weights
+    come from torch's global generator: call `torch.manual_seed` first to repeat them.
     """
-    options = full_options(name, **options)
-    model = find(name).build(**options)
+    options, arch = full_options(name, **options), find(name)
+    model = arch.build(**options)
+    options |= {option: arch.options[option] for option in arch.first_weights}
     model.__dict__.update(arch_name=name, arch_options=options)
     return model
 

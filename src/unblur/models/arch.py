@@ -30,9 +30,23 @@ class Arch:
     origin: str
     paper: str
     licence: str = "Apache-2.0"
+    fixed_size: tuple[int, int] | None = None
+    """(width, height) of the only pictures that the network knows, in pixels; it resizes others to that and back inside
+    its `forward`, and tiles are cut to exactly that size. Where options lift that, the network has an attribute of the
+    same name."""
     stages: int = 1
     frames: int = 1
     unused: tuple[str, ...] = ()
     """Beginnings of the state-dict keys that the authors' files have and no output depends on."""
+    whole_statistics: bool = False
+    """Whether it normalises by mean and variance of the whole picture: tiles then come out otherwise than the whole."""
+    local_pooling_px: int | None = None
+    """Side of the training crops whose global means the authors keep to when they test (models/local_pooling.py)."""
+    extra: str | None = None
+    """The optional part of the package without which it cannot be built; then `build` raises `MissingExtra`."""
+    first_weights: tuple[str, ...] = ()
+    """Options that only say where the first weights come from. No checkpoint keeps them: it has weights of its own."""
+    onnx: Literal["any size", "one size", "none"] = "any size"
+    """What ONNX files can be made of it (engines.py): for pictures of all sizes, of one that is chosen, or none."""
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options of the configurations that the authors published, by their name."""

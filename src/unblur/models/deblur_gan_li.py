@@ -57,23 +57,27 @@ class ResidualBlock(nn.Module):
         return y.relu()
 
 
+ACTIVATIONS = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "none": nn.Identity}
+
+
 class PatchCritic(nn.Module):
     """Judges the patches of a picture: (B, 3, H, W) in [0, 1], sides of at least 16 -> (B, 1, H/16, W/16).
 
-    Six convolutions 4×4; sharp ones tend to 1, others to 0 (`sigmoid`) or -1 (`tanh`): the document names both.
+    Six convolutions 4×4; sharp ones tend to 1, others to 0 (`sigmoid`) or -1 (`tanh`): the document names both. With
+    `none` the scores are those before the sigmoid, which the loss `gan` takes itself.
     """
 
-    def __init__(self, activation: Literal["sigmoid", "tanh"] = "sigmoid", channels: int = 64) -> None:
+    def __init__(self, activation: Literal["sigmoid", "tanh", "none"] = "sigmoid", channels: int = 64) -> None:
         super().__init__()
-        if activation not in ("sigmoid", "tanh"):
-            raise ValueError(f"the activation is sigmoid or tanh, not {activation!r}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"the activation is {', '.join(ACTIVATIONS)}, not {activation!r}")
         c = channels
         layers: list[nn.Module] = []
         for inputs, outputs in ((3, c), (c, c), (c, 2 * c), (2 * c, 4 * c)):
             layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         same_size = nn.ZeroPad2d((1, 2, 1, 2))
         layers += [same_size, nn.Conv2d(4 * c, 8 * c, 4), nn.LeakyReLU(0.2)]
-        layers += [same_size, nn.Conv2d(8 * c, 1, 4), nn.Sigmoid() if activation == "sigmoid" else nn.Tanh()]
+        layers += [same_size, nn.Conv2d(8 * c, 1, 4), ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, pictures: Tensor) -> Tensor:

@@ -132,6 +132,7 @@ ARCH = Arch(
     size_multiple=4,
     padding="reflect",
     overlap_px=64,
+    whole_statistics=True,
     origin="O. Kupyn, V. Budzan, M. Mykhailych, D. Mishkin, J. Matas",
     paper="DeblurGAN: Blind Motion Deblurring Using Conditional Adversarial Networks, CVPR 2018, arXiv 1711.07064",
     published={

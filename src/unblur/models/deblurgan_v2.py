@@ -238,6 +238,7 @@ ARCH = Arch(
     size_multiple=32,
     padding="grey",
     overlap_px=64,
+    whole_statistics=True,
     origin="O. Kupyn, T. Martyniuk, J. Wu, Z. Wang",
     paper="DeblurGAN-v2: Deblurring (Orders-of-Magnitude) Faster and Better, ICCV 2019, arXiv 1908.03826",
     unused=(

@@ -162,6 +162,7 @@ ARCH = Arch(
     size_multiple=4,
     padding="replicate",
     overlap_px=64,
+    onnx="one size",
     origin="S. Nah, T. H. Kim, K. M. Lee",
     paper="Deep Multi-scale Convolutional Neural Network for Dynamic Scene Deblurring, CVPR 2017, arXiv 1612.02177",
     stages=3,

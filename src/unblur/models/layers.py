@@ -56,6 +56,17 @@ def reflect(images: Tensor, left: int, right: int, top: int, bottom: int) -> Ten
     return F.pad(images, rest, mode="replicate") if any(rest) else images
 
 
+def resized(images: Tensor, height: int, width: int) -> Tensor:
+    """Return the images (B, C, H, W) brought to that size, bilinear, with antialiasing; unchanged where they have it.
+
+    For networks that know one size only: there and back again.
+    """
+    if images.shape[-2:] == (height, width):
+        return images
+    pictures = F.interpolate(images.float(), (height, width), mode="bilinear", antialias=True)  # not made for bf16
+    return pictures.to(images.dtype)
+
+
 def scaled(channels: int, width: float) -> int:
     """Return how many channels a layer of a backbone has at `width`, 1 being the published one."""
     return max(1, round(channels * width))

@@ -271,6 +271,7 @@ ARCH = Arch(
     size_multiple=8,
     padding="reflect",
     overlap_px=64,
+    onnx="one size",
     origin="S. W. Zamir, A. Arora, S. Khan, M. Hayat, F. S. Khan, M.-H. Yang, L. Shao",
     paper="Multi-Stage Progressive Image Restoration, CVPR 2021, arXiv 2102.02808",
     stages=3,

@@ -124,6 +124,7 @@ ARCH = Arch(
     size_multiple=16,
     padding="zeros",
     overlap_px=32,
+    local_pooling_px=256,
     origin="L. Chen, X. Chu, X. Zhang, J. Sun",
     paper="Simple Baselines for Image Restoration, ECCV 2022, arXiv 2204.04676",
     published={

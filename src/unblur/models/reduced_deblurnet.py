@@ -2,7 +2,8 @@
 
 As the document has it, the picture goes through a quarter of its size and comes back from a sigmoid: there is no path
 for the input, so that even a sharp picture is returned worse than it came. The option `residual` is the one change
-that mends it: the network's output, without the sigmoid, is added to the input.
+that mends it: the network's output, without the sigmoid, is added to the input. `batch_norm: false` leaves out the
+batch normalisation, whose effect the document studies.
 
 The document's list of layers contradicts itself (a 128->256 layer alone would have six times its 50 thousand
 parameters); this is the reading that adds up.
@@ -21,10 +22,10 @@ class ReducedDeblurNet(nn.Module):
     returns its input.
     """
 
-    def __init__(self, residual: bool) -> None:
+    def __init__(self, residual: bool, batch_norm: bool) -> None:
         super().__init__()
         self.residual = residual
-        self.encoder = nn.Sequential(*_halving(3, 32), *_halving(32, 64))
+        self.encoder = nn.Sequential(*_halving(3, 32, batch_norm), *_halving(32, 64, batch_norm))
         self.decoder = nn.Sequential(
             _doubling(64, 32),
             nn.ReLU(),
@@ -46,8 +47,9 @@ class ReducedDeblurNet(nn.Module):
         return restored[:, :, :height, :width]
 
 
-def _halving(inputs: int, outputs: int) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
+def _halving(inputs: int, outputs: int, batch_norm: bool) -> list[nn.Module]:
+    norm = [nn.BatchNorm2d(outputs)] if batch_norm else []
+    return [nn.Conv2d(inputs, outputs, 3, padding=1), *norm, nn.ReLU(), nn.MaxPool2d(2)]
 
 
 def _doubling(inputs: int, outputs: int) -> nn.ConvTranspose2d:
@@ -57,7 +59,7 @@ def _doubling(inputs: int, outputs: int) -> nn.ConvTranspose2d:
 ARCH = Arch(
     name="reduced_deblurnet",
     build=ReducedDeblurNet,
-    options={"residual": False},
+    options={"residual": False, "batch_norm": True},
     tiny={},
     size_multiple=4,
     padding="reflect",

@@ -6,7 +6,8 @@ without renaming. Equal to the authors' outputs in the goldens (tests/test_sam_d
 
 Two ways to use masks: the paper's Mask Average Pooling (the authors' SegNAFNet), where two planes that convolutions
 draw from the picture are averaged over each region and put beside it; and its baseline (their MaskNAFNet), where the
-masks stand beside the picture as one plane of labels. The masks come from outside, as the network's second input.
+masks stand beside the picture as one plane of labels. The masks come from outside (unblur/masks.py), as the network's
+second input: binary ones, or as one label picture, which is what the authors' were before.
 
 The authors' figures are with test-time local pooling: models/local_pooling.py.
 """
@@ -73,15 +74,16 @@ class SAMDeblur(nn.Module):
         """Return the restored pictures, (B, 3, H, W).
 
         `masks` (B, M, H, W) are 0 or 1, of any dtype, M regions a picture that may overlap; where a picture of the
-        batch has fewer, the rest are empty. Without masks a picture is one region.
+        batch has fewer, the rest are empty. Or they are label pictures (B, H, W), the number of the region of each
+        pixel, 1 to 255, and 0 for none. Without masks a picture is one region.
         """
         batch, _, height, width = blurred.shape
         if masks is None:
             masks = blurred.new_zeros(batch, 0, height, width)
-        elif masks.ndim != 4 or (masks.shape[0], *masks.shape[2:]) != (batch, height, width):
-            raise ValueError(f"masks have the shape ({batch}, M, {height}, {width}) here, not {tuple(masks.shape)}")
+        elif (masks.shape[0], *masks.shape[-2:]) != (batch, height, width) or masks.ndim not in (3, 4):
+            shapes = f"({batch}, M, {height}, {width}) or ({batch}, {height}, {width})"
+            raise ValueError(f"masks have the shape {shapes} here, not {tuple(masks.shape)}")
         padded = pad_to_multiple(blurred, self.size_multiple, "zeros")
-        masks = pad_to_multiple(masks.float(), self.size_multiple, "zeros")  # (B, M, H, W)
         x = self.intro(torch.cat([padded, self._regions(padded, masks)], dim=1))  # (B, C, H, W)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
@@ -96,7 +98,11 @@ class SAMDeblur(nn.Module):
     def _regions(self, padded: Tensor, masks: Tensor) -> Tensor:
         """Return what stands beside the picture, (B, region_planes or 1, H, W)."""
         if self.masks == "labels":
-            return label_plane(masks)
+            plane = label_plane(masks.float()) if masks.ndim == 4 else masks[:, None].float() / 255
+            return pad_to_multiple(plane, self.size_multiple, "zeros")
+        if masks.ndim == 3:
+            masks = masks_of_labels(masks)
+        masks = pad_to_multiple(masks.float(), self.size_multiple, "zeros")  # (B, M, H, W)
         if self.training:
             masks = drop_masks(masks, self.mask_dropout)
         return mask_average_pool(self.pre_seg_in(self.pre_seg(padded)), masks)
@@ -136,6 +142,15 @@ def label_plane(masks: Tensor) -> Tensor:
     return (masks * numbers[:, None, None]).sum(dim=1, keepdim=True).clamp(max=255) / 255
 
 
+def masks_of_labels(labels: Tensor) -> Tensor:
+    """Return a binary mask for each number but 0 in the label pictures (B, H, W), (B, M, H, W): what label_plane draws.
+
+    Where a picture does not have a number that another one of the batch has, its mask is empty.
+    """
+    numbers = torch.unique(labels[labels > 0])
+    return labels[:, None] == numbers[:, None, None]
+
+
 def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
     if device.type == "meta":  # shapes without numbers; torch knows no autocast for them
         return nullcontext()
@@ -150,6 +165,7 @@ ARCH = Arch(
     size_multiple=16,
     padding="zeros",
     overlap_px=32,
+    local_pooling_px=256,
     origin="S. Li, M. Liu, Y. Zhang, S. Chen, H. Li, Z. Dou, H. Chen",
     paper="SAM-Deblur: Let Segment Anything Boost Image Deblurring, ICASSP 2024, arXiv 2309.02270",
     published={

@@ -26,7 +26,8 @@ LEVELS = (1, 2, 3)
 class SRN(nn.Module):
     """Restores (B, 3, H, W) in [0, 1] to the same shape, any size; the output is not clamped.
 
-    `planes` is 1 where each colour is restored as a grey picture of its own, or 3. The levels have `width`, twice and
+    `planes` is 1 where each colour is restored as a grey picture of its own (then a grey picture, (B, 1, H, W), will do
+    as well), or 3. The levels have `width`, twice and
     four times as many channels, each with `blocks` ResBlocks on the way down and on the way up. `convlstm` carries
     features from scale to scale. The ablations of the paper switch parts off: `residual`, without which
     a ResBlock is just its two convolutions, and `halving`, without which all levels work at full size and there is no
@@ -79,7 +80,7 @@ class SRN(nn.Module):
             here = planes[:, :, ::step, ::step]
             before = here if before is None else double(before.detach())
             before, state = self._restore(torch.cat([here, before], dim=1), None if state is None else double(state))
-            restored = before.reshape(-1, 3, *before.shape[-2:])  # (B, 3, H/step, W/step)
+            restored = before.reshape(*blurred.shape[:2], *before.shape[-2:])  # (B, 3, H/step, W/step)
             outputs[scale] = restored[:, :, : -(-height // step), : -(-width // step)]
         return outputs
 

@@ -284,6 +284,7 @@ ARCH = Arch(
     size_multiple=128,
     padding="square",
     overlap_px=64,
+    onnx="one size",
     origin="Z. Wang, X. Cun, J. Bao, W. Zhou, J. Liu, H. Li",
     paper="Uformer: A General U-Shaped Transformer for Image Restoration, CVPR 2022, arXiv 2106.03106",
     published={
