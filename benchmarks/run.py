@@ -34,10 +34,12 @@ class Benchmark:
     models: tuple[str, ...] = ("default",)
 
 
+CLASSICAL_MODELS = ("unsharp", "wiener-true-kernel")
 TRIPLE_MODELS = ("reduced-deblurnet-document", "reduced-deblurnet-gaussian", "default")
 
 BENCHMARKS = (
     Benchmark("gaussian-triple", "eval-dev", "gaussian-triple", (448, 256), models=TRIPLE_MODELS),
+    Benchmark("gaussian-triple-classical", "eval-dev", "gaussian-triple", (448, 256), models=CLASSICAL_MODELS),
     Benchmark("gaussian-2.5", "eval-dev", "gaussian-2.5"),
     Benchmark("motion-9", "eval-dev", "motion-9"),
     Benchmark("defocus-2.5", "eval-dev", "defocus-2.5"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from unblur import weights
-from unblur.evaluation import hash_of_network
+from unblur.evaluation import fingerprint_of
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -33,7 +33,7 @@ def test_every_committed_result_is_of_a_benchmark() -> None:
 def test_the_committed_results_were_measured_with_the_weights_that_are_shipped(benchmark: run.Benchmark) -> None:
     summary = json.loads((run.RESULTS / f"{benchmark.name}.json").read_text(encoding="utf-8"))
     for model in benchmark.models:
-        assert summary["settings"]["models"][model] == hash_of_network(weights.load(model))
+        assert summary["settings"]["models"][model] == fingerprint_of(model)
 
 
 @pytest.mark.parametrize("name", sorted(weights.shipped()))

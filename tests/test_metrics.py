@@ -18,13 +18,20 @@ from unblur.metrics import (
     mse,
     psnr,
     psnr_float,
+    score_pair,
     ssim_matlab3d,
+    ssim_uniform,
     ssim_wang,
+    strongest_channel,
 )
 
-ALL = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS.keys())
+VALUE_BY_VALUE = [
+    METRICS[name]
+    for name in ("psnr", "psnr-float", "ssim-wang", "ssim-matlab3d", "ssim-uniform", "mse", "mae", "strongest-channel")
+]
+ALL = pytest.mark.parametrize("metric", VALUE_BY_VALUE, ids=lambda metric: metric.name)
 PSNRS = pytest.mark.parametrize("metric", [psnr, psnr_float])
-SSIMS = pytest.mark.parametrize("metric", [ssim_wang, ssim_matlab3d])
+SSIMS = pytest.mark.parametrize("metric", [ssim_wang, ssim_matlab3d, ssim_uniform])
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +129,7 @@ def test_psnr_rounds_halves_away_from_zero_and_clips():
 
 def test_ssim_of_two_flat_pictures_is_the_luminance_term_alone():
     expected = (2 * 0.2 * 0.6 + 1e-4) / (0.2**2 + 0.6**2 + 1e-4)
-    for metric in (ssim_wang, ssim_matlab3d):
+    for metric in (ssim_wang, ssim_matlab3d, ssim_uniform):
         flat = torch.full((3, 30, 30), 0.2, dtype=torch.float64)
         assert metric(flat, flat + 0.4) == pytest.approx(expected, abs=1e-9)
 
@@ -134,6 +141,19 @@ def test_the_score_depends_on_values_relative_to_the_data_range_only(metric, res
     at_1 = metric.function(restored / 255, sharp / 255)
     at_65535 = metric.function(restored.astype(np.uint16) * 257, sharp.astype(np.uint16) * 257, data_range=65535)
     assert [at_255, at_1, at_65535] == pytest.approx([score] * 3, rel=1e-9)
+
+
+def test_strongest_channel_is_the_share_of_pixels_with_the_same_strongest_colour():
+    sharp = np.array([[[9, 1, 1], [1, 9, 1], [1, 1, 9], [5, 5, 5]]], np.uint8)
+    restored = np.array([[[7, 6, 6], [7, 6, 6], [1, 1, 2], [4, 3, 3]]], np.uint8)
+    assert strongest_channel(restored, sharp, data_range=255) == 0.75  # of equal colours the first one counts
+    assert strongest_channel(restored[..., 0], sharp[..., 0], data_range=255) == 1.0
+
+
+@pytest.mark.parametrize("brightness", [0.3, 1.0])
+def test_strongest_channel_does_not_see_brightness(sharp, brightness):
+    picture = as_tensor(sharp)
+    assert strongest_channel(picture * brightness, picture) == 1.0
 
 
 # -- Independent implementations ---------------------------------------------------------------------------------------
@@ -165,6 +185,24 @@ def test_ssim_wang_is_scikit_images_gaussian_ssim_on_the_valid_region(restored, 
 def test_ssim_wang_takes_unrounded_values_as_they_are(restored, sharp):
     a, b = restored / 255 + 0.2 / 255, sharp / 255
     assert ssim_wang(a, b) == pytest.approx(scikit_ssim(a, b), abs=1e-9)
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 130), (7, 7), (8, 40)])
+def test_ssim_uniform_is_scikit_images_default_ssim(restored, sharp, height, width):
+    a, b = restored[:height, :width] / 255, sharp[:height, :width] / 255
+    expected = skimage.metrics.structural_similarity(b, a, data_range=1.0, channel_axis=2)
+    assert ssim_uniform(a, b) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_values_of_one_pair_lie_where_each_convention_was_measured():
+    # astronaut, Gaussian of sigma 1.2, noise of 2 grey levels: the noise differs, hence the tolerance
+    picture = skimage.data.astronaut()
+    noisy = blurred_and_noisy(picture, 2)
+    measured = {"psnr": 28.110, "ssim-wang": 0.8668, "ssim-uniform": 0.8770, "ssim-matlab3d": 0.9279}
+    scores = score_pair(noisy, picture, list(measured), data_range=255)
+    assert scores["psnr"] == pytest.approx(measured.pop("psnr"), abs=0.05)
+    for name, value in measured.items():
+        assert scores[name] == pytest.approx(value, abs=1.5e-3)
 
 
 def ssim_of_a_volume(restored: np.ndarray, sharp: np.ndarray) -> float:
@@ -251,7 +289,7 @@ def test_every_size_from_one_pixel_up_has_a_score(metric, height, width):
 def test_views_read_only_and_byte_swapped_arrays_are_taken_as_they_are(metric, restored, sharp):
     expected = metric.function(restored, sharp, data_range=255)
     backwards = restored[::-1, :, ::-1], sharp[::-1, :, ::-1]
-    if "3d" not in metric.name:  # the order of the channels matters to a volume only in its last digits
+    if metric.name not in ("ssim-matlab3d", "strongest-channel"):  # the order of the channels matters to these
         assert metric.function(*backwards, data_range=255) == pytest.approx(expected, rel=1e-9)
     frozen = restored.copy()
     frozen.flags.writeable = False
@@ -410,6 +448,7 @@ def test_values_that_are_no_pictures_are_refused(metric, picture):
 def test_every_metric_is_listed_under_its_own_name_with_a_one_line_protocol():
     for name, metric in METRICS.items():
         assert metric.name == name
+        assert metric.function.__name__ == name.replace("-", "_")
         assert find_metric(name) is metric
         assert metric.protocol
         assert "\n" not in metric.protocol

@@ -8,7 +8,17 @@ import pytest
 
 from unblur.errors import DataError
 from unblur.evaluation import BLURRED_INPUT, Evaluation, PictureScore, Scores
-from unblur.tables import fill_tables, markdown_table, replace_between_marks, small_summary, write_result
+from unblur.evaluation.cost import Cost
+from unblur.tables import (
+    by_blur_table,
+    fill_tables,
+    markdown_table,
+    overview_table,
+    replace_between_marks,
+    score_table,
+    small_summary,
+    write_result,
+)
 
 METRICS = ("psnr", "ssim-wang")
 
@@ -19,7 +29,8 @@ def row(model: str, gain: float) -> Scores:
         for level, psnrs in (("weak", (40.0, 42.0, 50.0)), ("strong", (20.0, 21.0, 25.0)))
         for name, psnr in zip("abc", psnrs, strict=True)
     ]
-    return Scores(tuple(images), METRICS, 0, model)
+    cost = Cost(2_500_000, 7_000_000_000, 0.125, 512 * 2**20, "cpu", 2) if model != BLURRED_INPUT else None
+    return Scores(tuple(images), METRICS, 0, model, cost=cost)
 
 
 @pytest.fixture
@@ -42,24 +53,74 @@ def test_the_first_row_of_a_table_is_the_blurred_input(summary):
     assert [cells(line)[0] for line in lines[:5]] == ["model", "---", BLURRED_INPUT, "small", "large"]
 
 
-def test_a_table_shows_mean_median_and_each_level(summary):
+COST = ["parameters", "MACs a picture", "s a picture", "peak memory"]
+
+
+def test_a_table_shows_mean_median_worst_and_each_level(summary):
     lines = markdown_table(summary).splitlines()
-    assert cells(lines[0])[1:5] == ["psnr, mean", "median", "weak", "strong"]
-    assert cells(lines[2])[1:5] == ["33.00", "32.50", "44.00", "22.00"]
-    assert cells(lines[3])[5:] == ["0.8100", "0.8100", "0.8100", "0.8100"]
-    assert {len(cells(line)) for line in lines[:5]} == {9}
+    assert cells(lines[0])[1:6] == ["psnr, mean", "median", "worst 5 %", "weak", "strong"]
+    assert cells(lines[2])[1:6] == ["33.00", "32.50", "20.00", "44.00", "22.00"]
+    assert cells(lines[3])[6:11] == ["0.8100"] * 5
+    assert len({len(cells(line)) for line in lines[:5]}) == 1
+
+
+def test_a_table_says_how_many_pictures_were_made_worse_and_what_it_cost(summary):
+    lines = markdown_table(summary, ["psnr"]).splitlines()
+    assert cells(lines[0])[6:] == ["worse by 0.5 dB", "worse by 3 dB", *COST]
+    assert cells(lines[2])[6:] == ["-"] * 6
+    assert cells(lines[3])[6:] == ["0.0%", "0.0%", "2.500 M", "7.00 G", "0.125", "512 MiB"]
+    assert "Cost on cpu, 2 threads" in lines[-1]
 
 
 def test_a_table_can_show_some_of_the_metrics(summary):
     table = markdown_table(summary, ["psnr"])
-    assert len(cells(table.splitlines()[0])) == 5
+    assert len(cells(table.splitlines()[0])) == 12
     assert "ssim" not in table
 
 
-def test_a_table_without_levels_has_mean_and_median_only(summary):
+def test_a_result_of_an_earlier_version_is_shown_with_what_it_knows(summary):
     for one in summary["rows"]:
         one["levels"] = {}
+        for key in ("worst_5_percent", "made_worse", "worst_ten", "by_blur", "cost"):
+            one.pop(key, None)
     assert cells(markdown_table(summary, ["psnr"]).splitlines()[0]) == ["model", "psnr, mean", "median"]
+    assert by_blur_table(summary) == ""
+
+
+def test_pictures_are_shown_by_how_blurred_they_are(summary):
+    lines = by_blur_table(summary).splitlines()
+    assert cells(lines[0]) == ["blurred input (psnr)", "n", BLURRED_INPUT, "small", "large"]
+    assert cells(lines[2]) == ["20-25 dB", "2", "20.50", "21.50", "22.50"]
+    assert cells(lines[-1]) == ["from 40 dB", "3", "44.00", "45.00", "46.00"]
+
+
+def test_the_versions_of_what_computed_stand_under_every_table(summary):
+    summary["versions"] = {"unblur": "0.1.0", "opencv": "4.14.0", "commit": "abc"}
+    for table in (markdown_table(summary), score_table(row("x", 0).to_json() | {"versions": summary["versions"]})):
+        assert table.splitlines()[-1].endswith("unblur 0.1.0, opencv 4.14.0.")
+
+
+def test_the_protocol_of_a_benchmark_stands_under_its_table(summary):
+    assert "benchmark" not in markdown_table(summary)
+    summary["protocol"]["benchmark"] = "gopro: as for GoPro"
+    assert "`benchmark`: gopro: as for GoPro." in markdown_table(summary)
+
+
+@pytest.mark.parametrize("metric", ["psnr", "benchmark"])
+def test_two_protocols_never_share_a_column(summary, metric):
+    other = copy.deepcopy(summary)
+    assert "| one, weak |" in overview_table({"one": summary, "two": other}, "small")
+    other["protocol"][metric] = "something else"
+    with pytest.raises(DataError, match=f"one and two are not scored alike.*'{metric}'"):
+        overview_table({"one": summary, "two": other}, "small")
+
+
+def test_a_set_that_was_scored_with_a_shift_search_says_so(summary):
+    other = copy.deepcopy(summary)
+    other["settings"]["shift_px"] = 4
+    table = overview_table({"one": summary, "two": other}, "small")
+    assert "| two (best shift within 4 px), weak |" in table
+    assert "| one, weak |" in table
 
 
 def test_under_a_table_stand_the_number_of_pictures_and_the_protocol(summary):

@@ -12,7 +12,7 @@ its results say.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,36 +23,79 @@ from unblur.metrics import find_metric
 Summary = Mapping[str, Any]
 """What `Evaluation.to_json` returns, with or without the scores of each picture."""
 
+Row = Mapping[str, Any]
+"""One of its rows."""
+
 
 def markdown_table(summary: Summary, metrics: Sequence[str] | None = None) -> str:
     """Return the rows of an evaluation as a Markdown table: mean and median, and the mean of each level of blur.
 
-    The first row is the blurred input. Under the table stand n, what the pictures are, the protocol of each metric, and
-    how many identical pictures are in a mean. `metrics` chooses some; without it all that were computed are shown.
+    The first row is the blurred input. Beside the scores stand how many pictures a model made worse, and what it cost,
+    where the summary knows. Under the table stand n, what the pictures are, the protocol of each metric, the versions,
+    and how many identical pictures are in a mean. `metrics` chooses some; without it all that were computed are shown.
     """
     shown = list(metrics or summary["rows"][0]["mean"])
     levels = list(summary["rows"][0]["levels"])
     header, cells = ["model"], [[row["model"]] for row in summary["rows"]]
     for name in shown:
-        header += [f"{name}, mean", "median", *levels]
+        worst = ["worst 5 %"] if "worst_5_percent" in summary["rows"][0] else []
+        header += [f"{name}, mean", "median", *worst, *levels]
         for row, line in zip(summary["rows"], cells, strict=True):
             numbers = [row["mean"][name], row["median"][name]]
+            numbers += [row["worst_5_percent"][name]] if worst else []
             numbers += [row["levels"][level]["mean"][name] for level in levels]
             line += [_text(name, number) for number in numbers]
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *cells]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\n{_below(summary, shown)}"
+    for title, cell in _BESIDE.items():
+        column = [cell(row) for row in summary["rows"]]
+        if any(column):
+            header.append(title)
+            cells = [[*line, text or "-"] for line, text in zip(cells, column, strict=True)]
+    return f"{_markdown(header, cells)}\n\n{_below(summary, shown)}"
+
+
+def by_blur_table(summary: Summary) -> str:
+    """Return the mean PSNR of pictures that are about equally blurred, a row for each 5 dB of the blurred input.
+
+    Empty where the summary holds no PSNR.
+    """
+    models = [row for row in summary["rows"] if row.get("by_blur")]
+    if not models:
+        return ""
+    judge = next(name for name in summary["rows"][0]["mean"] if name.startswith("psnr"))
+    header = [f"blurred input ({judge})", "n", summary["rows"][0]["model"], *(row["model"] for row in models)]
+    cells = []
+    for bands in zip(*(row["by_blur"] for row in models), strict=True):
+        first = bands[0]
+        means = [first["blurred"][judge], *(band["mean"][judge] for band in bands)]
+        cells.append([first["blurred_psnr"], str(first["n"]), *(_text(judge, mean) for mean in means)])
+    return _markdown(header, cells)
 
 
 def score_table(summary: Summary) -> str:
     """Return the scores of one folder (`Scores.to_json`) as a Markdown table, a row for each metric."""
-    lines = ["| metric | mean | median | std | min |", "| --- | ---: | ---: | ---: | ---: |"]
-    for name in summary["mean"]:
-        numbers = (_text(name, summary[statistic][name]) for statistic in ("mean", "median", "std", "min"))
-        lines.append(f"| {name} | {' | '.join(numbers)} |")
+    statistics = {"mean": "mean", "median": "median", "std": "std", "min": "min", "worst 5 %": "worst_5_percent"}
+    cells = [
+        [name, *(_text(name, summary[statistic][name]) for statistic in statistics.values())]
+        for name in summary["mean"]
+    ]
     counted = f"{summary['n']} pictures" if summary["n"] > 1 else "1 picture"
     protocol = "; ".join(f"{name}: {text}" for name, text in summary["protocol"].items())
-    return "\n".join(lines) + f"\n\n{counted}. {protocol}."
+    below = f"{counted}. {protocol}. {_versions(summary)}."
+    return f"{_markdown(['metric', *statistics], cells)}\n\n{below}"
+
+
+def check_comparable(summaries: Mapping[str, Summary], metrics: Sequence[str]) -> None:
+    """Raise `DataError` where the same metric was computed in two ways: such numbers never share a column."""
+    for metric in (*metrics, "benchmark"):
+        ways: dict[str | None, str] = {}
+        for name, summary in summaries.items():
+            ways.setdefault(summary["protocol"].get(metric), name)
+        if len(ways) > 1:
+            (one, first), (other, second) = list(ways.items())[:2]
+            raise DataError(
+                f"{first} and {second} are not scored alike and cannot share a column: '{metric}' is "
+                f"'{one or 'plain'}' in one, '{other or 'plain'}' in the other. Make a table of each."
+            )
 
 
 def small_summary(summary: Summary) -> dict[str, Any]:
@@ -70,21 +113,24 @@ def write_result(summary: Summary, path: Path) -> None:
 
 
 def overview_table(summaries: Mapping[str, Summary], model: str) -> str:
-    """Return one model beside the blurred input on many sets, a row a set (or a level of it), PSNR and SSIM means."""
-    lines = [
-        f"| pictures | n | blurred input: PSNR, SSIM | `{model}`: PSNR, SSIM | gain |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
+    """Return one model beside the blurred input on many sets, a row a set (or a level of it), PSNR and SSIM means.
+
+    A set that was scored with a shift search says so. Raises `DataError` where two sets are not scored alike.
+    """
+    check_comparable(summaries, ("psnr", "ssim-wang"))
+    header = ["pictures", "n", "blurred input: PSNR, SSIM", f"`{model}`: PSNR, SSIM", "gain"]
+    cells = []
     for name, summary in summaries.items():
         rows = {row["model"]: row for row in summary["rows"]}
         before, after = summary["rows"][0], rows[model]
+        shift = summary["settings"]["shift_px"]
+        name = f"{name} (best shift within {shift} px)" if shift else name
         for level in before["levels"] or [None]:
             old, new = ((row["levels"][level] if level else row) for row in (before, after))
-            label = f"{name}, {level}" if level else name
-            cells = [f"{_text('psnr', row['mean']['psnr'])} dB, {row['mean']['ssim-wang']:.4f}" for row in (old, new)]
+            scores = [f"{_text('psnr', row['mean']['psnr'])} dB, {row['mean']['ssim-wang']:.4f}" for row in (old, new)]
             gain = new["mean"]["psnr"] - old["mean"]["psnr"]
-            lines.append(f"| {label} | {old['n']} | {cells[0]} | {cells[1]} | {gain:+.2f} dB |")
-    return "\n".join(lines)
+            cells.append([f"{name}, {level}" if level else name, str(old["n"]), *scores, f"{gain:+.2f} dB"])
+    return _markdown(header, cells)
 
 
 def fill_tables(text: str, results: Path, others: Mapping[str, str]) -> str:
@@ -130,6 +176,31 @@ def _text(metric: str, value: float) -> str:
     return f"{value:.4f}" if find_metric(metric).higher_is_better else f"{value:.3g}"
 
 
+def _markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """Return a table whose first column is text and whose others are numbers."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _made_worse(limit: str) -> Callable[[Row], str]:
+    return lambda row: f"{row['made_worse'][limit]:.1%}" if "made_worse" in row else ""
+
+
+def _cost(key: str, text: Callable[[float], str]) -> Callable[[Row], str]:
+    return lambda row: text(row["cost"][key]) if row.get("cost") and row["cost"][key] is not None else ""
+
+
+_BESIDE: Mapping[str, Callable[[Row], str]] = {
+    "worse by 0.5 dB": _made_worse("0.5 dB"),
+    "worse by 3 dB": _made_worse("3 dB"),
+    "parameters": _cost("parameters", lambda number: f"{number / 1e6:.3f} M" if number else "0"),
+    "MACs a picture": _cost("macs", lambda number: f"{number / 1e9:.2f} G"),
+    "s a picture": _cost("seconds", lambda number: f"{number:.3g}"),
+    "peak memory": _cost("peak_memory", lambda number: f"{number / 2**20:.0f} MiB"),
+}
+"""Columns beside the scores, by title; one that is empty for all rows is left out."""
+
+
 def _below(summary: Summary, metrics: Sequence[str]) -> str:
     settings = summary["settings"]
     first = summary["rows"][0]
@@ -138,11 +209,19 @@ def _below(summary: Summary, metrics: Sequence[str]) -> str:
     if settings["recipe"]:
         parts.append(f"blurred by `{settings['recipe']['name']}`, seed {settings['seed']}, 8 bit")
     sentences = ["; ".join(parts)]
-    sentences += [f"`{name}`: {line}" for name, line in summary["protocol"].items() if name in {*metrics, "shift"}]
+    shown = {*metrics, "benchmark", "shift"}
+    sentences += [f"`{name}`: {line}" for name, line in summary["protocol"].items() if name in shown]
     sentences += [
         f"{row['model']}: {row['identical']} of {row['n']} pictures are identical to the sharp one and count 100 dB"
         for row in summary["rows"]
         if row["identical"]
     ]
-    sentences.append(f"unblur {summary['versions']['unblur']}")
+    costs = [row["cost"] for row in summary["rows"] if row.get("cost")]
+    if costs:
+        sentences.append(f"Cost on {costs[0]['device']}, {costs[0]['threads']} threads: median seconds a picture")
+    sentences.append(_versions(summary))
     return ". ".join(sentences) + "."
+
+
+def _versions(summary: Summary) -> str:
+    return ", ".join(f"{name} {version}" for name, version in summary["versions"].items() if name != "commit")

@@ -46,7 +46,13 @@ def add_writing(command: argparse.ArgumentParser) -> None:
 def add_scoring(command: argparse.ArgumentParser) -> None:
     """Add what every command takes that scores pictures."""
     add = command.add_argument
-    known = "psnr, ssim-wang (these two), psnr-float, ssim-matlab3d, mse, mae"
+    protocols = "plain, gopro, hide, realblur, reds-val-300, dpdd (that of the data set's id, else plain)"
+    add("--protocol", metavar="NAME", help=f"a benchmark's way of scoring: {protocols}")
+    known = (
+        "in place of the protocol's: psnr, ssim-wang (plain has these two), psnr-float, ssim-matlab3d, ssim-uniform, "
+        "mse, mae, strongest-channel, niqe-unblur, psnr-realblur, ssim-realblur; with files of weights lpips-alex, "
+        "lpips-vgg, dists (docs/metrics.md)"
+    )
     add("--metrics", metavar="NAME", nargs="+", action="extend", help=known)
     add("--shift", metavar="PX", type=at_least(0), default=0, help="score at the best whole-pixel offset up to PX")
     add("--json", action="store_true", help="print one JSON object and nothing else")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 
 from unblur.commands.arguments import Commands, add_command, add_data_root, add_scoring, path
 from unblur.commands.terminal import DONE, bar, say
@@ -18,13 +19,21 @@ def add_to(commands: Commands) -> None:
         "of the table is the blurred input itself.",
     )
     add = command.add_argument
-    add("--model", metavar="NAME|FILE", nargs="+", action="extend", required=True, help="weights to compare")
+    add(
+        "--model",
+        metavar="NAME|FILE",
+        nargs="+",
+        action="extend",
+        required=True,
+        help="weights to compare; also unsharp, wiener-true-kernel",
+    )
     add("--data", metavar="NAME|DIR", required=True, help="data set by name, or a folder")
     add("--recipe", metavar="NAME|FILE", help="how to blur sharp photos")
     add("--size", metavar="448x256", help="reduce sharp photos to this size first (by area, aspect not kept)")
     add("--seed", metavar="N", type=int, default=0, help="of the recipe (%(default)s)")
     add_scoring(command)
     add("--out", metavar="DIR", type=path, help="keep pictures, scores and settings; goes on where it stopped")
+    add("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1, mps, or auto: the best there is (%(default)s)")
     add_data_root(command)
 
 
@@ -32,24 +41,33 @@ def run(options: argparse.Namespace) -> int:
     """Score models on a data set and print the table, the blurred input first."""
     from unblur import evaluation, tables
     from unblur.blur.recipes import load_recipe
-    from unblur.data.catalog import find_dataset
+    from unblur.data.catalog import open_dataset
     from unblur.experiment import parse_size
     from unblur.inference import keep_freed_memory
-    from unblur.metrics import DEFAULT_METRICS
+    from unblur.metrics.protocols import protocol_of_data
 
     keep_freed_memory()
+    recipe = load_recipe(options.recipe) if options.recipe else None
     with bar(options, "evaluating", None) as progress:
         result = evaluation.evaluate(
             options.model,
-            find_dataset(options.data, options.data_root),
-            recipe=load_recipe(options.recipe) if options.recipe else None,
+            open_dataset(options.data, options.data_root, sharp_only=recipe is not None),
+            data_name=Path(options.data).resolve().name if Path(options.data).is_dir() else options.data,
+            recipe=recipe,
             size=parse_size(options.size) if options.size else None,
             seed=options.seed,
-            metrics=options.metrics or DEFAULT_METRICS,
+            protocol=options.protocol or protocol_of_data(options.data).name,
+            metrics=options.metrics,
             shift_px=options.shift,
+            device=options.device,
             out=options.out,
             progress=progress.update,
         )
     summary = result.to_json()
-    say(json.dumps(summary) if options.json else tables.markdown_table(summary))
+    if options.json:
+        say(json.dumps(summary))
+    else:
+        say(tables.markdown_table(summary))
+        if not result.rows[0].levels and (by_blur := tables.by_blur_table(summary)):
+            say(f"\n{by_blur}")
     return DONE

@@ -27,13 +27,15 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Score restored files against sharp ones."""
     from unblur import evaluation, tables
-    from unblur.metrics import DEFAULT_METRICS
+    from unblur.metrics.protocols import PLAIN, find_protocol
 
-    metrics = options.metrics or DEFAULT_METRICS
-    judge = next((name for name in ("psnr", "psnr-float") if name in metrics), None)
+    protocol = find_protocol(options.protocol or PLAIN.name)
+    judge = evaluation.psnr_among(options.metrics or protocol.metrics)
     if options.fail_below is not None and judge is None:
         options.parser.error("--fail-below is in dB: it needs psnr or psnr-float among --metrics")
-    scores = evaluation.score(options.restored, options.sharp, metrics=metrics, shift_px=options.shift)
+    scores = evaluation.score(
+        options.restored, options.sharp, protocol=protocol.name, metrics=options.metrics, shift_px=options.shift
+    )
     say(json.dumps(scores.to_json()) if options.json else tables.score_table(scores.to_json()))
     if options.fail_below is not None and judge is not None and scores.mean[judge] < options.fail_below:
         print(f"unblur: mean {judge} {scores.mean[judge]:.3f} is below {options.fail_below:g}.", file=sys.stderr)
