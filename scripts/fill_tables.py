@@ -1,10 +1,14 @@
-"""Write the tables of README and docs from the committed results; with --check only say whether they are stale."""
+"""Write the tables of README and docs from the committed results, and count what networks cost.
+
+With --check nothing is written, but it is said whether anything is stale.
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
-from unblur import models, zoo
+from unblur import weights, zoo
+from unblur.data import overview
 from unblur.tables import fill_tables, overview_table, read_result
 
 ROOT = Path(__file__).parents[1]
@@ -24,22 +28,26 @@ OVERVIEW = (
 
 
 def main() -> None:
-    """Fill every document that has a place for a table."""
+    """Write `costs.json`, and fill every document that has a place for a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 where a table is stale")
     check = parser.parse_args().check
+    written = {zoo.COSTS: zoo.costs_as_json(recount=not check)}
     others = {
         "overview": overview_table({name: read_result(RESULTS / f"{name}.json") for name in OVERVIEW}, "default"),
         "networks": networks_table(),
+        "known-weights": known_weights_table(),
+        "data-sets": overview.facts_table(),
+        "data-layouts": overview.layouts_table(),
     }
-    stale = []
     for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        old = document.read_text(encoding="utf-8")
-        new = fill_tables(old, RESULTS, others)
-        if new != old:
-            stale.append(document.name)
+        written[document] = fill_tables(document.read_text(encoding="utf-8"), RESULTS, others)
+    stale = []
+    for path, text in written.items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(path.name)
             if not check:
-                document.write_text(new, encoding="utf-8", newline="\n")
+                path.write_text(text, encoding="utf-8", newline="\n")
     print(f"{'stale' if check else 'written'}: {', '.join(stale) or 'nothing'}")
     if check and stale:
         sys.exit(1)
@@ -47,12 +55,38 @@ def main() -> None:
 
 def networks_table() -> str:
     """Return a Markdown table of all networks with their default options."""
-    lines = ["| network | paper | authors | parameters | MACs at 256x256 |", "| --- | --- | --- | ---: | ---: |"]
-    for facts in zoo.list_models():
-        if facts.weights is None:
-            cost = f"{facts.parameters / 1e6:.3f} M | {facts.macs_256 / 1e9:.2f} G"
-            lines.append(f"| `{facts.name}` | {models.find(facts.name).paper} | {facts.origin} | {cost} |")
+    lines = [
+        "| network | paper | authors | parameters | MACs at 256x256 | licence of the code | of authors' weights |",
+        "| --- | --- | --- | ---: | ---: | --- | --- |",
+    ]
+    for facts in _listed("network"):
+        theirs = {entry.licence for entry in weights.known().values() if entry.network == facts.name}
+        licences = f"{facts.licence} | {', '.join(sorted(theirs)) or '-'}"
+        lines.append(f"| `{facts.name}` | {facts.about} | {facts.origin} | {_cost(facts)} | {licences} |")
     return "\n".join(lines)
+
+
+def known_weights_table() -> str:
+    """Return a Markdown table of all weights of others that have a name, with the scores that their authors report."""
+    lines = [
+        "| weights | network | parameters | MACs at 256x256 | licence | trained on | reported by others | protocol |",
+        "| --- | --- | ---: | ---: | --- | --- | --- | --- |",
+    ]
+    for facts in _listed("known"):
+        entry = weights.known()[facts.name]
+        scores = "; ".join(f"{score.data}: {score}" for score in entry.reported) or "-"
+        protocol = entry.protocol if entry.protocol and entry.reported else "-"
+        about = f"{facts.licence} | {entry.trained_on or entry.note or '-'} | {scores} | {protocol}"
+        lines.append(f"| `{facts.name}` | `{facts.architecture}` | {_cost(facts)} | {about} |")
+    return "\n".join(lines)
+
+
+def _listed(kind: str) -> list[zoo.ModelFacts]:
+    return [facts for facts in zoo.list_models() if facts.kind == kind]
+
+
+def _cost(facts: zoo.ModelFacts) -> str:
+    return f"{facts.parameters / 1e6:.3f} M | {facts.macs_256 / 1e9:.2f} G"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from unblur.blur.recipes import blur_batch, load_recipe
-from unblur.data import pairs
+from unblur.data import pairs, sources
 from unblur.data.pairs import (
     PhotoPair,
     Positions,
@@ -318,21 +318,21 @@ def test_whole_pictures_are_reduced_to_the_stated_size(sharp):
 
 def test_a_pair_of_two_sizes_is_refused(tmp_path):
     files = [(put(tmp_path / "a.png", map_of_places(0, 30, 30)), put(tmp_path / "b.png", map_of_places(0, 30, 31)))]
-    with pytest.raises(DataError, match=r"b.png and .*a.png differ in size"):
+    with pytest.raises(DataError, match=r"The pair 'b' differs in size: .*b.png is 31x30, .*a.png 30x30"):
         crops(files)[0]
 
 
 def test_the_cache_changes_nothing_but_saves_reading(sharp, monkeypatch):
     read: list[Path] = []
-    original = pairs.read_rgb8
-    monkeypatch.setattr(pairs, "read_rgb8", lambda path: read.append(path) or original(path))
+    original = sources.read_rgb8
+    monkeypatch.setattr(sources, "read_rgb8", lambda path: read.append(path) or original(path))
     with_cache = crops(sharp)
     first = [with_cache[position] for position in range(15)]
     assert len(read) == 5
     monkeypatch.setattr(pairs, "CACHE_BYTES", 0)
     without = crops(sharp)
     assert all(same(without[position], first[position]) for position in range(15))
-    assert len(read) == 20
+    assert len(read) == 19  # the last one is at hand where two samples in a row are of one picture
 
 
 # -- Loading -----------------------------------------------------------------------------------------------------------
@@ -345,6 +345,10 @@ def test_a_copy_in_another_process_gives_the_same_samples(sharp):
     assert all(same((first, second)[position % 2][position], expected[position]) for position in range(12))
 
 
+MORE_WORKERS_THAN_CORES = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+
+
+@MORE_WORKERS_THAN_CORES
 def test_the_number_of_workers_changes_no_batch(sharp):
     def batches(workers: int) -> list[dict[str, Any]]:
         context = "spawn" if workers else None  # as on macOS and Windows
@@ -415,3 +419,72 @@ def test_a_batch_holds_the_pictures_with_colours_first():
     assert batch.shape == (3, 3, 4, 6)
     assert batch.dtype == torch.uint8
     assert batch[2, :, 3, 5].tolist() == [5, 3, 2]
+
+
+# -- Bad input ---------------------------------------------------------------------------------------------------------
+
+
+def epoch_with(files: list[tuple[Path | None, Path]], broken: set[int]) -> list[str]:
+    """The names of an epoch, with some files damaged."""
+    for number in broken:
+        files[number][1].write_bytes(b"no picture")
+    samples = crops(files)
+    return [samples[position]["name"] for position in range(len(files))]
+
+
+def test_a_damaged_picture_is_named_and_the_next_one_takes_its_place(sharp):
+    whole = epoch_with(sharp, set())
+    with pytest.warns(UserWarning, match=r"skipped, the next picture takes its place: .*3.png") as told:
+        damaged = epoch_with(sharp, {3})
+    assert damaged == [name if name != "3" else "4" for name in whole]
+    assert len(told) == 1
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_what_takes_the_place_does_not_depend_on_what_was_read_before(sharp):
+    expected = epoch_with(sharp, {1, 2})
+    samples = crops(sharp)
+    assert [samples[position]["name"] for position in reversed(range(5))] == expected[::-1]
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_too_many_damaged_pictures_stop_the_run_with_their_list(sharp, monkeypatch):
+    monkeypatch.setattr(pairs, "MAX_BAD_PICTURES", 2)
+    epoch_with(sharp, {0, 1})
+    with pytest.raises(DataError, match=r"(?s)3 pictures cannot be read; .*0.png.*\n.*1.png.*\n.*2.png"):
+        epoch_with(sharp, {0, 1, 2})
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_a_set_without_a_readable_picture_is_an_error(sharp):
+    with pytest.raises(DataError, match="5 pictures cannot be read"):
+        epoch_with(sharp, {0, 1, 2, 3, 4})
+
+
+def test_another_process_gets_no_decoded_pictures(sharp):
+    samples = crops(sharp)
+    samples[0]
+    assert len(pickle.dumps(samples)) < 5000
+
+
+def test_every_process_takes_its_part_of_each_step():
+    both = [list(Positions(4, 15, rank=rank, world_size=2)) for rank in range(2)]
+    assert both == [[4, 6, 8, 10, 12, 14], [5, 7, 9, 11, 13]]
+    assert [len(Positions(4, 15, rank=rank, world_size=2)) for rank in range(2)] == [6, 5]
+
+
+def test_the_cache_is_shared_out_among_the_workers(sharp, monkeypatch):
+    monkeypatch.setattr(pairs, "CACHE_BYTES", 5 * HEIGHT * WIDTH * 3)
+    monkeypatch.setattr(pairs, "get_worker_info", lambda: type("Worker", (), {"num_workers": 2}))
+    samples = crops(sharp)
+    for position in range(10):
+        samples[position]
+    assert samples._cached_bytes == 2 * HEIGHT * WIDTH * 3
+
+
+def test_samples_of_a_cached_picture_share_no_memory(sharp):
+    samples = crops(sharp, crop_px=None)
+    first = samples[0]
+    first["sharp"].zero_()
+    again = next(sample for sample in map(samples.__getitem__, range(5, 10)) if sample["name"] == first["name"])
+    assert again["sharp"].any()

@@ -12,12 +12,12 @@ from types import FrameType
 from typing import NoReturn
 
 from unblur import __version__
-from unblur.commands import blur, evaluate, export, models, restore, score, train
+from unblur.commands import blur, compare, data, detect, evaluate, export, models, restore, score, sweep, train
 from unblur.commands.arguments import Parser, add_loudness
 from unblur.commands.terminal import FAILED, INTERRUPTED, report
 from unblur.errors import UnblurError
 
-COMMANDS = (restore, models, blur, train, evaluate, score, export)
+COMMANDS = (restore, models, blur, data, train, sweep, evaluate, score, detect, compare, export)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

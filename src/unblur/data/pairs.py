@@ -2,31 +2,37 @@
 
 Either two folders with the same names, or sharp pictures alone, which are blurred by a recipe on the device. For
 training, a sample is addressed by its position in an endless, seeded series: position -> epoch and place -> picture,
-crop and flips. Nothing else is random, so the same seed gives the same samples whatever the number of workers, and a
-training that stopped after n samples goes on with sample n.
+crop and flips. Nothing else is random, so the same seed gives the same samples whatever the number of workers and
+processes, and a training that stopped after n samples goes on with sample n.
 """
 
 import random
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from unblur.blur.recipes import Recipe, blur_batch, sample_seed
-from unblur.errors import DataError
-from unblur.images import find_photos, read_rgb8
+from unblur.data.patches import chosen_place
+from unblur.data.sources import Pair, Picture, Pixels, as_picture, first_ten, place_of
+from unblur.errors import DataError, PhotoError
+from unblur.images import find_photos
 
 CACHE_BYTES = 3 * 1024**3
-"""Decoded pictures are kept up to this size, in each process that loads."""
+"""Decoded pictures are kept up to this size, by all processes of a loader together."""
 
-Picture = np.ndarray[Any, np.dtype[np.uint8]]
+MAX_BAD_PICTURES = 10
+"""So many pictures that cannot be read are skipped, in each process that loads; with one more the loading stops."""
+
+Item = TypeVar("Item", bound="Path | Picture | Pair")
 
 
 @dataclass(frozen=True)
@@ -46,16 +52,16 @@ def sharp_files(folder: Path) -> list[Path]:
     return files
 
 
-def hold_out(files: Sequence[Path], share: float) -> tuple[list[Path], list[Path]]:
-    """Return (files to train on, files held out for choosing).
+def hold_out(items: Sequence[Item], share: float) -> tuple[list[Item], list[Item]]:
+    """Return (pictures to train on, pictures held out for choosing): files, pictures or pairs, in their order.
 
-    A file's name alone decides, so that adding files moves none of the others. Detail tiles (`NAME_t0_576.jpg`) go with
-    the photograph they were cut from.
+    The name alone decides, so that adding pictures moves none of the others. Detail tiles (`NAME_t0_576.jpg`) go with
+    the photograph they were cut from, and numbered frames of one folder (`SCENE/000047`) all go together.
     """
-    kept: list[Path] = []
-    held: list[Path] = []
-    for path in files:
-        (held if _place(re.sub(r"_t\d+(_\d+)?$", "", path.stem)) < share else kept).append(path)
+    kept: list[Item] = []
+    held: list[Item] = []
+    for item in items:
+        (held if place_of(_group(item)) / 2**56 < share else kept).append(item)
     return kept, held
 
 
@@ -86,11 +92,11 @@ def matched_files(blurred: Path, sharp: Path) -> list[PhotoPair]:
     lonely = [f"{blurred}/{name}" for name in left.keys() - right.keys()]
     lonely += [f"{sharp}/{name}" for name in right.keys() - left.keys()]
     if lonely:
-        raise DataError(f"{len(lonely)} files have no partner of the same name: {_first_ten(lonely)}")
+        raise DataError(f"{len(lonely)} files have no partner of the same name: {first_ten(lonely)}")
     return [PhotoPair(name, left[name], right[name]) for name in sorted(left)]
 
 
-def resized(picture: Picture, size: tuple[int, int] | None) -> Picture:
+def resized(picture: Pixels, size: tuple[int, int] | None) -> Pixels:
     """Return an 8-bit picture (H, W, 3) reduced to `size` (width, height) by area, its aspect not kept; None leaves
     it.
     """
@@ -99,22 +105,48 @@ def resized(picture: Picture, size: tuple[int, int] | None) -> Picture:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def to_batch(pictures: Sequence[Picture]) -> Tensor:
+def to_batch(pictures: Sequence[Pixels]) -> Tensor:
     """Return 8-bit pictures of one size (H, W, 3) as a uint8 batch (B, 3, H, W)."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+
+
+class Cut(NamedTuple):
+    """What is taken of a picture: a square, how it is turned, and the seed of its blur."""
+
+    top: int
+    left: int
+    side: int
+    """Of the square within the picture; 0 takes the whole picture."""
+    mirrored: bool
+    upside_down: bool
+    swapped: bool
+    """Rows and columns change places, after the flips."""
 
 
 class TrainingCrops(Dataset[dict[str, Any]]):
     """Samples by position: {"sharp": uint8 (3, S, S), "name", "seed"} and, from pairs, "blurred" of the same crop.
 
-    `pairs` holds (blurred or None, sharp) files. `crop_px` None takes whole pictures, which must then be of one size.
+    `pairs` holds (blurred or None, sharp): files or pictures. `crop_px` None takes whole pictures, which must then be
+    of one size. `crops_per_picture`: so many samples that follow each other are cut from one picture, which is decoded
+    once for them; an epoch is longer by that factor.
     `shrink` (lowest, highest): crops are cut larger by such a factor and reduced by area, which makes them sharper.
     `margin_px` is added around sharp crops, so that a recipe's blur has real surroundings; whoever blurs cuts it off.
+    `max_ssim`: of up to `max_tries` random crops of a pair the first one whose two pictures are less alike than this
+    is taken (SSIM, `patches.patch_ssim`), or else the last one.
+
+    A picture that cannot be read is named in a warning and replaced by the next one, up to `MAX_BAD_PICTURES`; then a
+    `DataError` lists them.
     """
+
+    _cache: dict[Pair, list[Pixels]]
+    _last: dict[Pair, list[Pixels]]  # the pair that was read last: the next crop may be of the same
+    _bad: dict[Pair, str]
+    _cached_bytes: int
+    _order: tuple[int, list[int]]  # the epoch and the order of its pairs
 
     def __init__(
         self,
-        pairs: Sequence[tuple[Path | None, Path]],
+        pairs: Sequence[tuple[Path | Picture | None, Path | Picture]],
         *,
         seed: int,
         crop_px: int | None,
@@ -123,73 +155,150 @@ class TrainingCrops(Dataset[dict[str, Any]]):
         shrink: tuple[float, float] = (1.0, 1.0),
         flips: bool = False,
         rotations: bool = False,
+        crops_per_picture: int = 1,
+        max_ssim: float | None = None,
+        max_tries: int = 10,
     ) -> None:
-        self.pairs, self.seed = list(pairs), seed
+        self.pairs = [Pair(None if blurred is None else as_picture(blurred), as_picture(s)) for blurred, s in pairs]
+        if max_ssim is not None and (crop_px is None or any(pair.blurred is None for pair in self.pairs)):
+            raise ValueError("max_ssim chooses crops of pairs: give crop_px, and pairs with a blurred picture")
+        if crops_per_picture < 1 or max_tries < 1:
+            raise ValueError(f"crops_per_picture {crops_per_picture} and max_tries {max_tries} must be 1 or more")
+        self.seed = seed
         self.crop_px, self.margin_px, self.resize = crop_px, margin_px if crop_px else 0, resize
         self.shrink, self.flips, self.rotations = shrink, flips, rotations
-        self._cache: dict[Path, Picture] = {}
-        self._cached_bytes = 0
-        self._order: tuple[int, list[int]] = (-1, [])
+        self.crops_per_picture, self.max_ssim, self.max_tries = crops_per_picture, max_ssim, max_tries
+        self._forget()
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """Return the sample at a position of the endless series."""
-        seed = sample_seed(self.seed, position)
-        choose = random.Random(seed)
-        blurred_file, sharp_file = self.pairs[self._picture_at(position)]
-        files = [sharp_file] if blurred_file is None else [sharp_file, blurred_file]
-        pictures = [self._read(path) for path in files]
-        if len({picture.shape for picture in pictures}) > 1:
-            raise DataError(f"{files[0]} and {files[1]} differ in size: {pictures[0].shape} and {pictures[1].shape}")
-        if self.crop_px:
-            side = self.crop_px + 2 * self.margin_px
-            pictures = [_at_least(picture, side) for picture in pictures]
-            height, width = pictures[0].shape[:2]
-            cut = max(side, min(round(side * choose.uniform(*self.shrink)), height, width))
-            top, left = choose.randint(0, height - cut), choose.randint(0, width - cut)
-            pictures = [resized(p[top : top + cut, left : left + cut], (side, side)) for p in pictures]
-        if self.flips and choose.random() < 0.5:
-            pictures = [picture[:, ::-1] for picture in pictures]
-        if self.flips and choose.random() < 0.5:
-            pictures = [picture[::-1] for picture in pictures]
-        if self.rotations and choose.random() < 0.5:
-            pictures = [picture.swapaxes(0, 1) for picture in pictures]
-        tensors = [torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1) for picture in pictures]
-        sample: dict[str, Any] = {"sharp": tensors[0], "name": sharp_file.stem, "seed": seed}
-        if blurred_file is not None:
-            sample["blurred"] = tensors[1]
+        pair, pictures = self._readable(self.index_at(position))
+        cut = self.cut_at(position, pictures)
+        sharp, *blurred = (_turned(piece, cut) for piece in self._pieces(pictures, cut))
+        sample: dict[str, Any] = {"sharp": sharp, "name": pair.name, "seed": self.seed_at(position)}
+        if blurred:
+            sample["blurred"] = blurred[0]
         return sample
 
-    def _picture_at(self, position: int) -> int:
-        epoch, place = divmod(position, len(self.pairs))
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs: not the decoded pictures."""
+        return {key: value for key, value in self.__dict__.items() if key not in ("_cache", "_last", "_bad")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin with an empty cache."""
+        self.__dict__.update(state)
+        self._forget()
+
+    @property
+    def side_px(self) -> int:
+        """The side of a sample, its margin included; 0 where whole pictures are taken."""
+        return self.crop_px + 2 * self.margin_px if self.crop_px else 0
+
+    def seed_at(self, position: int) -> int:
+        """Return the seed of the sample at a position: of its cut and of its blur."""
+        return sample_seed(self.seed, position)
+
+    def index_at(self, position: int) -> int:
+        """Return which of the pairs the sample at a position is cut from: every epoch in another order."""
+        epoch, place = divmod(position // self.crops_per_picture, len(self.pairs))
         if self._order[0] != epoch:
             order = list(range(len(self.pairs)))
             random.Random(sample_seed(self.seed, -1 - epoch)).shuffle(order)
             self._order = (epoch, order)
         return self._order[1][place]
 
-    def _read(self, path: Path) -> Picture:
-        picture = self._cache.get(path)
-        if picture is None:
-            picture = resized(read_rgb8(path), self.resize)
-            if self._cached_bytes + picture.nbytes <= CACHE_BYTES:
-                self._cache[path] = picture
-                self._cached_bytes += picture.nbytes
-        return picture
+    def cut_at(self, position: int, pictures: Sequence[Pixels]) -> Cut:
+        """Return what the sample at a position takes of its pictures, sharp one first, all of one size."""
+        choose = random.Random(self.seed_at(position))
+        top = left = cut = 0
+        if self.crop_px:
+            height, width = (max(length, self.side_px) for length in pictures[0].shape[:2])
+
+            def draw() -> tuple[int, int, int]:
+                side = max(self.side_px, min(round(self.side_px * choose.uniform(*self.shrink)), height, width))
+                return choose.randint(0, height - side), choose.randint(0, width - side), side
+
+            if self.max_ssim is None:
+                top, left, cut = draw()
+            else:
+                top, left, cut = chosen_place(
+                    (draw() for _ in range(self.max_tries)),
+                    lambda place: self._pieces(pictures, Cut(*place, False, False, False)),
+                    self.max_ssim,
+                )
+        mirrored, upside_down, swapped = (
+            allowed and choose.random() < 0.5 for allowed in (self.flips, self.flips, self.rotations)
+        )
+        return Cut(top, left, cut, mirrored, upside_down, swapped)
+
+    def _pieces(self, pictures: Sequence[Pixels], cut: Cut) -> list[Pixels]:
+        if not cut.side:
+            return list(pictures)
+        rows, columns = slice(cut.top, cut.top + cut.side), slice(cut.left, cut.left + cut.side)
+        size = (self.side_px, self.side_px)
+        return [resized(_at_least(picture, self.side_px)[rows, columns], size) for picture in pictures]
+
+    def _readable(self, index: int) -> tuple[Pair, list[Pixels]]:
+        """Return a pair and its pictures, sharp one first: that of the index, or the next one that can be read."""
+        for step in range(len(self.pairs)):
+            pair = self.pairs[(index + step) % len(self.pairs)]
+            if pair in self._bad:
+                continue
+            try:
+                return pair, self._kept(pair)
+            except PhotoError as error:
+                self._bad[pair] = str(error)
+                if len(self._bad) > MAX_BAD_PICTURES:
+                    break
+                warnings.warn(f"skipped, the next picture takes its place: {error}", stacklevel=2)
+        listed = "\n  ".join(sorted(self._bad.values()))
+        raise DataError(f"{len(self._bad)} pictures cannot be read; mend or remove them:\n  {listed}")
+
+    def decoded(self, pair: Pair) -> list[Pixels]:
+        """Return the pictures of a pair, sharp one first, of one size, reduced to `resize`; they are read anew."""
+        pictures = [resized(picture.read(), self.resize) for picture in (pair.sharp, pair.blurred) if picture]
+        if len({picture.shape for picture in pictures}) > 1:
+            sizes = [f"{picture.shape[1]}x{picture.shape[0]}" for picture in pictures]
+            files = f"{pair.sharp} is {sizes[0]}, {pair.blurred} {sizes[1]}"
+            raise DataError(f"The pair '{pair.name}' differs in size: {files}.")
+        return pictures
+
+    def _kept(self, pair: Pair) -> list[Pixels]:
+        """Return the pictures of a pair, from the cache where they are in it."""
+        pictures = self._cache.get(pair) or self._last.get(pair)
+        if pictures is None:
+            pictures = self.decoded(pair)
+            worker = get_worker_info()
+            num_bytes = sum(picture.nbytes for picture in pictures)
+            if self._cached_bytes + num_bytes <= CACHE_BYTES // (worker.num_workers if worker else 1):
+                self._cache[pair] = pictures
+                self._cached_bytes += num_bytes
+            self._last = {pair: pictures}
+        return pictures
+
+    def _forget(self) -> None:
+        self._cache, self._last, self._bad = {}, {}, {}
+        self._cached_bytes, self._order = 0, (-1, [])
 
 
 class Positions(Sampler[int]):
-    """The positions from `start` to `stop` in order: the sampler of `TrainingCrops`."""
+    """The positions from `start` to `stop` in order: the sampler of `TrainingCrops`.
 
-    def __init__(self, start: int, stop: int) -> None:
+    Of several processes that train together each takes every `world_size`-th position, beginning with its `rank`, so
+    that their batches of one step together are those of one process with a batch as large.
+    """
+
+    def __init__(self, start: int, stop: int, *, rank: int = 0, world_size: int = 1) -> None:
         self.start, self.stop = start, stop
+        self._positions = range(start + rank, stop, world_size)
 
     def __iter__(self) -> Iterator[int]:
         """Iterate over the positions."""
-        return iter(range(self.start, self.stop))
+        return iter(self._positions)
 
     def __len__(self) -> int:
         """Return how many there are."""
-        return self.stop - self.start
+        return len(self._positions)
 
 
 def complete_batch(samples: dict[str, Any], recipe: Recipe | None, margin_px: int) -> dict[str, Any]:
@@ -205,15 +314,31 @@ def complete_batch(samples: dict[str, Any], recipe: Recipe | None, margin_px: in
     return {"blurred": blurred[inside], "sharp": sharp[inside], "name": samples["name"]}
 
 
-def _at_least(picture: Picture, side: int) -> Picture:
+def _turned(piece: Pixels, cut: Cut) -> Tensor:
+    """Return a piece as a tensor (3, S, S) that shares no memory with it, flipped as the cut says."""
+    if cut.mirrored:
+        piece = piece[:, ::-1]
+    if cut.upside_down:
+        piece = piece[::-1]
+    if cut.swapped:
+        piece = piece.swapaxes(0, 1)
+    return torch.from_numpy(np.array(piece, order="C")).permute(2, 0, 1)
+
+
+def _at_least(picture: Pixels, side: int) -> Pixels:
     """Return the picture, reflected at the right and the bottom where it is smaller than `side`."""
     missing = [(0, max(0, side - length)) for length in picture.shape[:2]]
     return np.pad(picture, (*missing, (0, 0)), mode="reflect") if any(m for _, m in missing) else picture
 
 
-def _place(name: str) -> float:
-    """Return a number in [0, 1) that depends on the name alone."""
-    return sample_seed(0, int.from_bytes(name.encode(), "big")) / 2**56
+def _group(item: Path | Picture | Pair) -> str:
+    """Return what decides whether a picture is held out: its own name, or its folder's if it is one frame of many."""
+    if isinstance(item, Path):
+        folder, name = "", item.stem
+    else:
+        folder, _, name = item.name.rpartition("/")
+    is_frame = folder and re.fullmatch(r"(blur_|gt_)?\d+", name)
+    return folder if is_frame else re.sub(r"_t\d+(_\d+)?$", "", name)
 
 
 def _by_name(folder: Path) -> dict[str, Path]:
@@ -224,8 +349,3 @@ def _by_name(folder: Path) -> dict[str, Path]:
             raise DataError(f"{files[name]} and {path} have the same name; pairs are made by name without suffix.")
         files[name] = path
     return files
-
-
-def _first_ten(names: list[str]) -> str:
-    names = sorted(names)
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
