@@ -9,7 +9,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unblur.blur.camera import add_noise, from_linear_light, jpeg, round_to_8bit, to_linear_light
+from unblur.blur.camera import (
+    WHITE,
+    add_noise,
+    average_frames,
+    beyond_white,
+    from_linear_light,
+    jpeg,
+    round_to_8bit,
+    to_linear_light,
+)
 
 
 def picture(name: str) -> np.ndarray:
@@ -61,6 +70,57 @@ def test_each_picture_may_have_its_own_gamma(photograph):
     light = to_linear_light(photograph.expand(2, -1, -1, -1), gamma)
     torch.testing.assert_close(light[0], photograph)
     torch.testing.assert_close(light[1], to_linear_light(photograph))
+
+
+# -- Beyond white ------------------------------------------------------------------------------------------------------
+
+
+def test_only_what_is_clipped_gets_light_beyond_white():
+    values = torch.tensor([0.0, 0.5, 0.9, WHITE, 1.0]).reshape(1, 1, 1, 5).expand(2, 3, 1, 5)
+    light = to_linear_light(values)
+    bright = beyond_white(light, values, torch.tensor([1.0, 4.0]))
+    torch.testing.assert_close(bright[0], light[0], atol=0, rtol=0)
+    torch.testing.assert_close(bright[1, ..., :4], light[1, ..., :4], atol=0, rtol=0)
+    torch.testing.assert_close(bright[1, ..., 4], torch.full((3, 1), 4.0))
+
+
+def test_what_is_clipped_does_not_change_without_blur(photograph):
+    made = from_linear_light(beyond_white(to_linear_light(photograph[None]), photograph[None], 6.0))[0]
+    torch.testing.assert_close(made, photograph.where(photograph < WHITE, made), atol=1e-6, rtol=0)
+    assert (made >= photograph - 1e-6).all()
+
+
+# -- Frames ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gamma", [1.0, 2.2])
+def test_the_mean_of_frames_is_the_mean_of_their_light(gamma):
+    frames = torch.rand(5, 3, 6, 7, generator=torch.Generator().manual_seed(1))
+    expected = (frames.double() ** gamma).mean(dim=0) ** (1 / gamma)
+    torch.testing.assert_close(average_frames(frames, gamma), expected.float(), atol=1e-5, rtol=0)
+
+
+def test_frames_may_come_one_by_one(photograph):
+    frames = [photograph, photograph.flip(1), photograph.flip(2)]
+    together = average_frames(torch.stack(frames), 2.2)
+    torch.testing.assert_close(average_frames(iter(frames), 2.2), together, atol=0, rtol=0)
+
+
+def test_a_curve_that_is_a_gamma_averages_as_the_gamma_does():
+    frames = torch.randint(0, 256, (7, 3, 8, 8), generator=torch.Generator().manual_seed(1)) / 255
+    curve = (torch.arange(256) / 255) ** 2.2
+    torch.testing.assert_close(average_frames(frames, curve), average_frames(frames, 2.2), atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("response", [2.2, 1.0, torch.linspace(0, 1, 256).sqrt()])
+def test_equal_frames_average_to_themselves(photograph, response):
+    mean = average_frames(photograph.expand(11, -1, -1, -1), response)
+    torch.testing.assert_close(mean, photograph, atol=1e-5, rtol=0)
+
+
+def test_without_frames_there_is_no_mean():
+    with pytest.raises(ValueError, match="no frames"):
+        average_frames([])
 
 
 # -- Noise -------------------------------------------------------------------------------------------------------------

@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 
 from unblur.blur.kernels import (
+    TRAJECTORY_STEPS,
     convolve,
     defocus_kernel,
     draw_shake,
+    draw_trajectory,
+    drawn_path,
+    fitted_path,
     gaussian_kernel,
     motion_kernel,
     shake_kernel,
@@ -31,6 +35,12 @@ def shakes(count: int, extent_px: float, smoothness: float, size: int) -> Tensor
     return shake_kernel(torch.full((count,), extent_px), torch.full((count,), smoothness), draws, size)
 
 
+def trajectories(count: int, anxiety: float) -> Tensor:
+    """Return `count` random trajectories, (count, TRAJECTORY_STEPS, 2)."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.stack([draw_trajectory(anxiety, generator) for _ in range(count)])
+
+
 def point_symmetric_kernels() -> dict[str, Tensor]:
     return {
         "gaussian": gaussian_kernel(SIGMAS, 21),
@@ -41,7 +51,11 @@ def point_symmetric_kernels() -> dict[str, Tensor]:
 
 
 def all_kernels() -> dict[str, Tensor]:
-    return point_symmetric_kernels() | {"shake": shakes(50, 12.0, 1.8, 41), "rough-shake": shakes(50, 3.0, 1.0, 15)}
+    return point_symmetric_kernels() | {
+        "shake": shakes(50, 12.0, 1.8, 41),
+        "rough-shake": shakes(50, 3.0, 1.0, 15),
+        "trajectory": drawn_path(fitted_path(trajectories(50, 0.001), 20.0), 41),
+    }
 
 
 EVERY = pytest.mark.parametrize("kernels", all_kernels().values(), ids=all_kernels().keys())
@@ -218,6 +232,54 @@ def test_drawing_a_shake_leaves_the_global_generator_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
+# -- Random trajectories -----------------------------------------------------------------------------------------------
+
+
+def test_the_point_of_a_trajectory_keeps_its_speed():
+    steps = trajectories(50, 0.002).diff(dim=1).norm(dim=2)
+    torch.testing.assert_close(steps, torch.full_like(steps, 1 / TRAJECTORY_STEPS), atol=1e-6, rtol=0)
+
+
+def test_without_anxiety_a_trajectory_is_a_straight_line_in_any_direction():
+    paths = trajectories(200, 0.0)
+    ways = paths[:, -1] - paths[:, 0]
+    length = (TRAJECTORY_STEPS - 1) / TRAJECTORY_STEPS
+    torch.testing.assert_close(ways.norm(dim=1), torch.full((200,), length), atol=1e-5, rtol=0)
+    assert float((ways / length).mean(dim=0).norm()) < 0.2
+
+
+def test_more_anxiety_bends_a_trajectory_more():
+    reached = [
+        float((p[:, -1] - p[:, 0]).norm(dim=1).mean())
+        for p in (trajectories(100, a) for a in (0.0, 0.0001, 0.0005, 0.003))
+    ]
+    assert reached == sorted(reached, reverse=True)
+    assert reached[-1] < 0.5 * reached[0]
+
+
+def test_only_an_anxious_trajectory_turns_about_suddenly():
+    turns = []
+    for anxiety in (0.0001, 0.003):
+        ways = trajectories(200, anxiety).diff(dim=1)
+        cosine = (ways[:, 1:] * ways[:, :-1]).sum(dim=2) * TRAJECTORY_STEPS**2
+        turns.append(int((cosine < -0.5).sum()))
+    assert turns[0] <= 5 * 200 * 0.02
+    assert 20 <= turns[1] <= 400  # 2000 steps × 0.003 × a tenth on average: 0.6 a path
+
+
+@pytest.mark.parametrize("extent_px", [1.0, 7.5, 20.0])
+def test_a_fitted_path_has_its_extent_as_longer_side(extent_px):
+    path = fitted_path(trajectories(30, 0.001), torch.full((30,), extent_px))
+    sides = path.amax(dim=1) - path.amin(dim=1)
+    torch.testing.assert_close(sides.amax(dim=1), torch.full((30,), extent_px))
+
+
+def test_drawing_a_trajectory_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    trajectories(1, 0.001)
+    assert torch.equal(before, torch.get_rng_state())
+
+
 # -- Convolution -------------------------------------------------------------------------------------------------------
 
 
@@ -260,3 +322,13 @@ def test_each_picture_of_a_batch_meets_its_own_kernel(photograph):
     kernels = motion_kernel(torch.tensor([3.0, 9.0, 15.0]), torch.tensor([0.0, 30.0, 90.0]), 17)
     singles = torch.cat([convolve(images[i : i + 1], kernels[i]) for i in range(3)])
     torch.testing.assert_close(convolve(images, kernels), singles, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (40, 31), (97, 53)])
+def test_the_fast_convolution_is_the_same_to_the_last_digits(height, width):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(2, 3, height, width, generator=generator, dtype=torch.float64)
+    kernels = torch.rand(2, 9, 9, generator=generator, dtype=torch.float64)
+    fast = convolve(images, kernels, fast=True)
+    torch.testing.assert_close(fast, convolve(images, kernels), rtol=1e-12, atol=0)
+    assert fast.is_contiguous()

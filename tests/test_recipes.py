@@ -13,7 +13,16 @@ from torch import Tensor
 
 from unblur.blur.camera import add_noise, from_linear_light, jpeg, round_to_8bit, to_linear_light
 from unblur.blur.kernels import convolve, gaussian_kernel
-from unblur.blur.recipes import Recipe, blur_batch, built_in_recipes, load_recipe, sample_seed
+from unblur.blur.kinds import Varying
+from unblur.blur.recipes import (
+    Recipe,
+    blur_batch,
+    blur_windows,
+    built_in_recipes,
+    kernel_of,
+    load_recipe,
+    sample_seed,
+)
 from unblur.data.pairs import resized, sharp_files, to_batch
 from unblur.errors import SettingsError, UnknownName
 from unblur.images import read_rgb8
@@ -207,6 +216,173 @@ def test_jpeg_falls_on_its_share(photograph):
     assert packed[changed].unique(dim=0).shape[0] == 1  # the same quality makes the same picture
 
 
+# -- What shipped weights learnt from ----------------------------------------------------------------------------------
+
+LEARNT_FROM = {
+    "gaussian-triple": "bb1aababbb1aababbb1aababba23acaaba23acaaba23acaabb1aababb913acabba23acaab913acabb913acab",
+    "gaussian-0-3": "ba23acaab531ada7ba15ababb82baca8bb1fabaab82aaca8ba25aca9bb1bababba26aca9bb19ababb913acab",
+    "gaussian-2.5": "b62fada7b62fada7b62fada7b62fada7b62fada7b62fada7b62fada7b62fada7b62fada7b62fada7b62fada7",
+    "motion-9": "ba1ea7a6b920a9a4b929aaaaba1fa7a6ba27b0abb929aaabbd32b1acbb29b0abba22aca7ba20a8a7b929abab",
+    "defocus-2.5": "bb20ababbb20ababbb20ababbb20ababbb20ababbb20ababbb20ababbb20ababbb20ababbb20ababbb20abab",
+    "sharp": "b913acabb913acabb913acabb913acabb913acabb913acabb913acabb913acabb913acabb913acabb913acab",
+    "everyday": "a3289f97ba29aca8b52aa9abbd35afadb527ada3b425a2a2b457afa6b740ada8a13aab96bb25ababba2cacaa",
+}
+"""The green of four places in 11 pictures of each recipe, made by version 0.1 when the first weights were trained."""
+
+
+@pytest.mark.parametrize("name", LEARNT_FROM)
+def test_recipes_that_weights_learnt_from_still_make_the_same_pictures(name, photograph):
+    blurred = blur_batch(photograph.expand(11, -1, -1, -1), load_recipe(name), seeds(11))
+    now = (blurred[:, 1, 24:96:48, 31:128:64] * 255).round().flatten().numpy()
+    then = np.frombuffer(bytes.fromhex(LEARNT_FROM[name]), dtype=np.uint8).astype(float)
+    assert np.abs(now - then).max() <= 1, "another machine may round the last bit otherwise, and no more"
+    assert (now != then).mean() <= 0.05
+
+
+# -- Blur that differs from place to place, and layers in layers -------------------------------------------------------
+
+VARYING = {
+    "rotation": {"blur": "rotation", "roll_px": [2, 6], "extent_px": [0, 5]},
+    "depth": {"blur": "depth", "of": {"blur": "shake", "extent_px": 12}},
+    "layers": {"blur": "layers", "near": {"blur": "motion", "length_px": 15}, "far": {"blur": "none"}},
+}
+
+
+@pytest.mark.parametrize("kind", VARYING.values(), ids=VARYING.keys())
+def test_a_varying_blur_harms_some_places_more_than_others(kind):
+    texture = torch.rand(3, 128, 128, generator=torch.Generator().manual_seed(1)).expand(8, -1, -1, -1)
+
+    def unevenness(recipe: Recipe) -> Tensor:
+        harm = (blur_batch(texture, recipe, seeds(8)) - texture).square().mean(dim=1, keepdim=True)
+        places = torch.nn.functional.avg_pool2d(harm, 32).flatten(1)
+        return places.std(dim=1) / places.mean(dim=1)
+
+    uniform = unevenness(made_of(kinds=[{"blur": "shake", "extent_px": 8}]))
+    assert (unevenness(made_of(kinds=[kind])) > 1.5 * uniform.max()).float().mean() >= 0.5
+
+
+@pytest.mark.parametrize("kind", VARYING.values(), ids=VARYING.keys())
+def test_a_varying_blur_keeps_its_light_within_its_canvas(kind):
+    recipe = made_of(kinds=[kind])
+    side = 2 * recipe.margin_px + 21
+    point = torch.zeros(12, 3, side, side)
+    point[..., side // 2, side // 2] = 1
+    lit = blur_batch(point, recipe, seeds(12)) > 2 / 255  # what is guessed behind layers comes from farther away
+    rows, columns = torch.nonzero(lit.any(dim=1).any(dim=0)).unbind(1)
+    for place in (rows, columns):
+        assert int((place - side // 2).abs().max()) <= recipe.margin_px
+
+
+def test_layers_whose_blurs_are_alike_are_the_uniform_blur_where_one_layer_covers_all(photograph):
+    motion = {"blur": "motion", "length_px": 9, "angle_deg": 30}
+    layered = made_of(kinds=[{"blur": "layers", "near": motion, "far": {"blur": "none"}, "cover": 1.0}])
+    assert_same_to_8_bit(
+        blur_batch(photograph[None], layered, [5]), blur_batch(photograph[None], made_of(kinds=[motion]), [5])
+    )
+
+
+def test_depth_blurs_the_nearest_layer_like_its_kind_and_the_farthest_by_its_share(photograph):
+    motion = {"blur": "motion", "length_px": 9, "angle_deg": 30}
+    alike = made_of(kinds=[{"blur": "depth", "of": motion, "far": 1.0, "cover": 0.0, "layers": 2}])
+    assert_same_to_8_bit(
+        blur_batch(photograph[None], alike, [5]), blur_batch(photograph[None], made_of(kinds=[motion]), [5])
+    )
+    level = {**motion, "angle_deg": 0}
+    sharp_behind = made_of(kinds=[{"blur": "depth", "of": level, "far": 0.0, "cover": 0.0, "layers": 2}])
+    harm = (blur_batch(photograph[None], sharp_behind, [5])[0] - photograph).abs()
+    assert harm.mean() < 2e-3, "a tenth of a percent of the picture may lie in the nearer layer"
+
+
+def test_the_kernel_of_a_sample_is_that_which_blurs_it(photograph):
+    recipe = made_of(kinds=[{"blur": "shake", "extent_px": 9}, {"blur": "trajectory", "extent_px": 12}])
+    for seed in seeds(6):
+        expected = round_to_8bit(convolve(photograph[None], kernel_of(recipe, seed)))
+        assert_same_to_8_bit(blur_batch(photograph[None], recipe, [seed]), expected)
+    with pytest.raises(SettingsError, match=r"ours: rotation-2-6 has another kernel at every place"):
+        kernel_of(made_of(kinds=[VARYING["rotation"]]), 1)
+
+
+def test_saturated_places_spill_over_and_the_rest_does_not_change():
+    scene = torch.full((1, 3, 21, 41), 0.2)
+    scene[..., 10, 10] = 1.0  # a lamp
+    scene[..., 10, 30] = 0.9  # a bright wall
+    kinds = [{"blur": "motion", "length_px": 9, "angle_deg": 0}]
+    plain, lit = (
+        blur_batch(scene, made_of(kinds=kinds, linear_light=1.0, **more), [3])[0, 0, 10]
+        for more in ({}, {"saturation": {"gain": 8}})
+    )
+    assert (lit[6:15] > plain[6:15] + 0.2).all()
+    assert torch.equal(lit[20:], plain[20:])
+    assert lit[6:15].min() > 0.9, "the streak of a lamp is about as bright as the lamp"
+
+
+def test_saturation_leaves_the_unblurred_as_they_are(photograph):
+    recipe = made_of(kinds=[{"blur": "none"}, VARYING["layers"]], linear_light=0.5, saturation={"gain": [1, 9]})
+    dark = (photograph * 0.95).mul(255).round() / 255
+    assert torch.equal(blur_batch(dark.expand(6, -1, -1, -1), recipe, seeds(6), kind=0), dark.expand(6, -1, -1, -1))
+
+
+def test_handheld_has_all_that_happens_to_a_camera_in_a_hand(photograph):
+    recipe = load_recipe("handheld")
+    assert {kind.blur for kind in recipe.kinds} >= {
+        "shake", "trajectory", "motion", "rotation", "depth", "layers", "defocus", "gaussian", "none",
+    }  # fmt: skip
+    assert recipe.linear_light > 0.5
+    assert recipe.saturation
+    crop = photograph[:, :48, :48]
+    blurred = blur_batch(crop.expand(150, -1, -1, -1), recipe, seeds(150))
+    unchanged = sum(bool(torch.equal(picture, round_to_8bit(crop))) for picture in blurred)
+    assert 3 <= unchanged <= 30  # an eighth is not blurred, of these some are noisy or packed
+
+
+# -- Windows of frames -------------------------------------------------------------------------------------------------
+
+
+def moving(photograph: Tensor, frames: int) -> Tensor:
+    """Return windows of a picture that moves a pixel to the left with each frame, (3, frames, 3, 64, 64)."""
+    window = torch.stack([photograph[:, 10:74, t : t + 64] for t in range(frames)])
+    return torch.stack([window, window.flip(1), window.flip(2)])
+
+
+def test_a_window_is_the_mean_of_the_light_of_frames_around_its_middle(photograph):
+    recipe = made_of(kinds=[{"blur": "none"}], windows={"frames": [7, 7], "gamma": 2.2})
+    frames = moving(photograph, 11)
+    blurred, sharp = blur_windows(frames, recipe, seeds(3))
+    assert torch.equal(sharp, frames[:, 5])
+    expected = from_linear_light(to_linear_light(frames[:, 2:9]).mean(dim=1))
+    torch.testing.assert_close(blurred, round_to_8bit(expected), atol=ONE_STEP, rtol=0)
+
+
+def test_the_number_of_frames_is_drawn_and_each_odd_one_has_its_turn(photograph):
+    recipe = made_of(kinds=[{"blur": "none"}], windows={"frames": [3, 25], "gamma": 1.0})
+    window = torch.zeros(1, 11, 3, 1, 1)
+    window[:, 5] = 1.0  # only the middle frame is lit: the mean tells how many there were
+    blurred, _ = blur_windows(window.expand(100, -1, -1, -1, -1), recipe, seeds(100))
+    counts = (1 / blurred[:, 0, 0, 0]).round().int().tolist()
+    assert set(counts) == {3, 5, 7, 9, 11}
+
+
+def test_a_window_gets_the_noise_and_jpeg_of_the_recipe(photograph):
+    frames = moving(photograph, 5)
+    plain, noisy, packed = (
+        blur_windows(frames, made_of(kinds=[{"blur": "none"}], **more), seeds(3))[0]
+        for more in ({}, {"noise": {"read": 0.02}}, {"jpeg": {"quality": 40}})
+    )
+    assert float((noisy - plain).std()) == pytest.approx(0.02, rel=0.1)
+    torch.testing.assert_close(packed, jpeg(plain, 40), atol=ONE_STEP, rtol=0)
+
+
+def test_a_window_does_not_depend_on_its_batch_and_needs_a_middle_and_a_seed(photograph):
+    recipe, frames = load_recipe("handheld"), moving(photograph, 9)
+    together, _ = blur_windows(frames, recipe, seeds(3))
+    alone, _ = blur_windows(frames[1:2], recipe, seeds(3)[1:2])
+    assert_same_to_8_bit(alone[0], together[1])
+    with pytest.raises(ValueError, match="3 windows need as many seeds, not 1"):
+        blur_windows(frames, recipe, [1])
+    with pytest.raises(ValueError, match="odd number of frames, not 8"):
+        blur_windows(frames[:, :8], recipe, seeds(3))
+
+
 # -- Seeds -------------------------------------------------------------------------------------------------------------
 
 
@@ -265,6 +441,13 @@ def test_an_unknown_recipe_is_answered_with_the_nearest_one(wrong, right):
         ("kinds: [{blur: none}]\nlinear_light: 2", "less than or equal to 1"),
         ("kinds: [{blur: gaussian, sigma: strong}]", "strong"),
         ("kinds: []", "'kinds'"),
+        ("kinds: [{blur: layers, near: {blur: none}, far: {blur: motion, lenght_px: 3}}]", "Did you mean 'length_px'"),
+        ("kinds: [{blur: layers, near: {blur: none, weight: 2}, far: {blur: none}}]", "weigh the outer one"),
+        ("kinds: [{blur: depth, of: {blur: gaussian, sigma: [3, 1]}}]", r"sigma: \[3.0, 1.0\] runs downwards"),
+        ("kinds: [{blur: depth, of: {blur: none}}]", "unknown kind, 'none'"),
+        ("kinds: [{blur: rotation, roll_px: 3, pivot: -1}]", "pivot: -1 is negative"),
+        ("kinds: [{blur: none}]\nsaturation: {gain: 0.5}", "gain: what is brighter than white has at least 1"),
+        ("kinds: [{blur: none}]\nwindows: {frames: [4, 8]}", "must be odd"),
         ("- 1", "holds list"),
         ("", "holds NoneType"),
         ("kinds: [", "not valid YAML"),
@@ -293,12 +476,18 @@ def test_light_is_blurred_on_the_device_of_the_pictures(name):
     # The device `meta` refuses to mix with tensors of the CPU, as a GPU does: whatever is made elsewhere shows here.
     recipe = load_recipe(name)
     canvas = 2 * recipe.margin_px + 1
+    sharp = torch.empty(2, 3, 40, 36, device="meta")
     for kind in recipe.kinds:
         drawn = kind.draw(torch.Generator().manual_seed(1))
-        made = kind.kernels(torch.tensor([drawn, drawn]).to("meta"), canvas)
+        numbers = torch.tensor([drawn, drawn]).to("meta")
+        if isinstance(kind, Varying):
+            light = kind.blurred(sharp, numbers)
+            assert light.shape == sharp.shape
+            assert light.device.type == "meta"
+            continue
+        made = kind.kernels(numbers, canvas)
         assert made.device.type == "meta"
         assert made.shape == (2, canvas, canvas)
-    sharp = torch.empty(2, 3, 40, 36, device="meta")
     blurred = convolve(to_linear_light(sharp), made)
     blurred = add_noise(from_linear_light(blurred), 0.01, torch.full((2,), 0.1, device="meta"), sharp)
     blurred = jpeg(round_to_8bit(blurred), torch.full((2,), 90.0, device="meta"))

@@ -1,1 +1,1 @@
-"""How blur arises: kernels (the optics and the motion), camera (the sensor), recipes (a mixture as plain data)."""
+"""How blur arises: kernels and scene (optics and motion), camera (the sensor), recipes (a mixture as plain data)."""

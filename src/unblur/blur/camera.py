@@ -5,12 +5,16 @@ drawing of random settings to `recipes.py`. A setting is a number or a tensor of
 """
 
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from unblur.blur.kernels import Number
+
+WHITE = 250 / 255
+"""From this value on a picture is taken to be clipped; JPEG moves clipped places by a few values."""
 
 
 def to_linear_light(images: Tensor, gamma: Number = 2.2) -> Tensor:
@@ -23,6 +27,36 @@ def to_linear_light(images: Tensor, gamma: Number = 2.2) -> Tensor:
 def from_linear_light(light: Tensor, gamma: Number = 2.2) -> Tensor:
     """Return the picture of `light`; light above 1 saturates."""
     return light.clamp(0, 1) ** (1 / gamma)
+
+
+def beyond_white(light: Tensor, images: Tensor, gain: Number) -> Tensor:
+    """Return the light of `images` with that of clipped places multiplied by `gain`, which broadcasts over pictures.
+
+    A file cannot say how bright a lamp or the sky was: 255 means "at least that much". Blurred with a larger gain,
+    lamps draw streaks and skies eat into the branches before them, as in real photographs; without blur, nothing shows
+    but that values from WHITE on become white. A gain of 1 changes nothing.
+    """
+    clipped = ((images - WHITE) / (1 - WHITE)).clamp(0, 1)
+    return light * (1 + (_per_image(gain, light) - 1) * clipped)
+
+
+def average_frames(frames: Iterable[Tensor], response: Number = 2.2) -> Tensor:
+    """Return the picture (3, H, W) of one exposure as long as all the frames, each (3, H, W): the mean of their light.
+
+    `response` is the gamma of the camera, or its measured curve (256,): the light that makes each 8-bit value, strictly
+    rising from 0 to 1. The result is not rounded. One frame after the other is taken, so that they need not be in
+    memory together. Where things move far from frame to frame, the mean shows them several times ("ghosts") instead of
+    one smear.
+    """
+    total, count = torch.zeros(()), 0
+    curve = response if isinstance(response, Tensor) and response.ndim == 1 else None
+    for count, frame in enumerate(frames, start=1):
+        light = to_linear_light(frame, response) if curve is None else _to_light(frame, curve)
+        total = light if count == 1 else total + light
+    if count == 0:
+        raise ValueError("no frames, no mean")
+    mean = total / count
+    return from_linear_light(mean, response) if curve is None else _from_light(mean, curve)
 
 
 def add_noise(images: Tensor, read: Number, shot: Number, noise: Tensor) -> Tensor:
@@ -57,6 +91,21 @@ def jpeg(images: Tensor, quality: Number) -> Tensor:
     planes = torch.cat([luma, chroma], dim=1)
     rgb = torch.einsum("cp,bphw->bchw", torch.linalg.inv(_to_ycc(images)), planes)
     return round_to_8bit(rgb[:, :, :height, :width] / 255)
+
+
+def _to_light(images: Tensor, curve: Tensor) -> Tensor:
+    """Return curve(images), interpolated between the 256 values."""
+    place = images.clamp(0, 1) * (len(curve) - 1)
+    below = place.floor().clamp_max(len(curve) - 2)
+    low, high = curve[below.long()], curve[below.long() + 1]
+    return low + (high - low) * (place - below)
+
+
+def _from_light(light: Tensor, curve: Tensor) -> Tensor:
+    """Return the images in [0, 1] whose light this is, the inverse of `_to_light`."""
+    above = torch.searchsorted(curve, light.contiguous()).clamp(1, len(curve) - 1)
+    low, high = curve[above - 1], curve[above]
+    return ((above - 1 + (light - low) / (high - low)) / (len(curve) - 1)).clamp(0, 1)
 
 
 def _quantised(planes: Tensor, table: tuple[int, ...], scale: Tensor) -> Tensor:

@@ -6,15 +6,20 @@ a tensor of shape (B,), and the kernel then has shape (size, size) or (B, size, 
 `size` is odd and is the side of the square the kernel lies in; a kernel larger than that is cut off.
 """
 
+import cmath
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Number = float | Tensor
 
 SHAKE_FREQUENCIES = 8
 """Number of frequencies in a hand-shake path; the k-th makes k/2 turns during the exposure."""
+
+TRAJECTORY_STEPS = 96
+"""Number of points of a random trajectory."""
 
 
 def gaussian_kernel(sigma: Number, size: Number, canvas: int | None = None) -> Tensor:
@@ -69,50 +74,69 @@ def draw_shake(generator: torch.Generator) -> Tensor:
 def shake_kernel(extent_px: Number, smoothness: Number, draws: Tensor, size: int, steps: int = 192) -> Tensor:
     """Return the kernel of a random hand-shake during the exposure.
 
-    The camera follows a path x(t) = Σ_k (a_k cos πkt + b_k sin πkt) / k^smoothness for t in [0, 1], with a, b from
-    `draw_shake`; light is even in time, so slow parts of the path are bright. `extent_px` is the longer side of the
-    path's bounding box; a higher `smoothness` (1 to 3) makes the path calmer and straighter. `draws` has shape (2, 2,
-    F) or (B, 2, 2, F). The kernel's centre of mass is its middle.
+    The camera follows `shake_path`, with `draws` (2, 2, F) or (B, 2, 2, F) from `draw_shake`; light is even in time, so
+    slow parts of the path are bright. `extent_px` is the longer side of the path's bounding box. The kernel's centre of
+    mass is its middle.
     """
-    extent = torch.as_tensor(extent_px, dtype=torch.float32, device=draws.device)[..., None, None]
+    return drawn_path(fitted_path(shake_path(smoothness, draws, steps), extent_px), size)
+
+
+def shake_path(smoothness: Number, draws: Tensor, steps: int) -> Tensor:
+    """Return the path x(t) = Σ_k (a_k cos πkt + b_k sin πkt) / k^smoothness for t in [0, 1], shape (..., steps, axes).
+
+    `draws` (..., axes, 2, F) holds a and b, standard normal; a higher `smoothness` (1 to 3) makes the path calmer and
+    straighter. Its mean is 0, its length arbitrary.
+    """
     power = torch.as_tensor(smoothness, dtype=torch.float32, device=draws.device)[..., None, None, None]
     k = torch.arange(1, SHAKE_FREQUENCIES + 1, device=draws.device)
     turns = math.pi * k * torch.linspace(0, 1, steps, device=draws.device)[:, None]  # (T, F)
     waves = torch.stack([turns.cos(), turns.sin()])  # (2, T, F)
-    path = torch.einsum("...acf,ctf->...ta", draws / k**power, waves)  # (..., T, 2)
-    path = path - path.mean(dim=-2, keepdim=True)
-    box = path.amax(dim=-2, keepdim=True) - path.amin(dim=-2, keepdim=True)
-    return _drawn(path * extent / box.amax(dim=-1, keepdim=True).clamp_min(1e-6), size)
+    path = torch.einsum("...acf,ctf->...ta", draws / k**power, waves)  # (..., T, axes)
+    return path - path.mean(dim=-2, keepdim=True)
 
 
-def convolve(images: Tensor, kernels: Tensor) -> Tensor:
-    """Return each image convolved with its kernel; borders are reflected without repeating the edge.
+def draw_trajectory(anxiety: float, generator: torch.Generator) -> Tensor:
+    """Draw the path of a nervous hand, shape (TRAJECTORY_STEPS, 2), its length 1, its mean 0.
 
-    `images` (B, C, H, W), any size from 1×1; `kernels` (B, k, k) or (k, k), k odd. By FFT, so that the cost does not
-    depend on k; equal to a direct convolution to about 1e-6.
+    DeblurGAN's random trajectories (Kupyn et al., CVPR 2018, section 4; after Boracchi and Foi, 2012): a Markov process
+    whose point keeps its speed and, in each step, changes its direction by a Gaussian perturbation, by a pull back to
+    where it started (the "inertia" of the paper), and sometimes by a sudden turn about. Shares of the three
+    are drawn evenly up to 10, 0.7 and 0.2 for each path. `anxiety` scales all of them and means what p_s means in the
+    paper, where it is 0.001: the change in each of 2,000 steps of a path of 60 pixels. We make fewer, longer steps and
+    scale the changes so that their effect over the whole path is the same. The paper prints the pull as a factor of the
+    perturbation, which would leave a path without either at its start; here they are added.
     """
-    kernels = kernels.expand(images.shape[0], *kernels.shape[-2:])
-    radius = kernels.shape[-1] // 2
-    height, width = images.shape[-2:]
-    rows, columns = (_reflected(n, radius, images.device) for n in (height, width))
-    padded = images[:, :, rows][:, :, :, columns]
-    size = padded.shape[-2:]
-    spectrum = torch.fft.rfft2(padded) * torch.fft.rfft2(kernels.to(images.dtype), s=size)[:, None]
-    full = torch.fft.irfft2(spectrum, s=size)
-    return full[:, :, 2 * radius :, 2 * radius :].contiguous()
+    longer = 2000 / TRAJECTORY_STEPS
+    angle, *shares = torch.rand(4, generator=generator).tolist()
+    perturbed, pulled, turned = 10 * shares[0], 0.7 * shares[1], 0.2 * shares[2]
+    chances = torch.rand(2, TRAJECTORY_STEPS, generator=generator).tolist()
+    normals = torch.randn(2, TRAJECTORY_STEPS, generator=generator).tolist()
+    speed = cmath.rect(1 / TRAJECTORY_STEPS, 2 * math.pi * angle)
+    place, places = 0j, []
+    for chance, turn, along_x, along_y in zip(*chances, *normals, strict=True):
+        change = anxiety * math.sqrt(longer) * perturbed * complex(along_x, along_y)
+        change -= anxiety * longer * pulled * 60 * place
+        following = speed + change / TRAJECTORY_STEPS
+        if chance < anxiety * longer * turned:
+            following += 2 * speed * cmath.exp(1j * (math.pi + turn - 0.5))
+        speed = following / (abs(following) * TRAJECTORY_STEPS)
+        place += speed
+        places.append((place.real, place.imag))
+    path = torch.tensor(places)
+    return path - path.mean(dim=0)
 
 
-def _offsets(size: int, device: torch.device) -> Tensor:
-    """Return the distances of pixel centres from the middle of a row of `size`."""
-    return torch.arange(size, device=device, dtype=torch.float32) - (size - 1) / 2
+def fitted_path(path: Tensor, extent_px: Number) -> Tensor:
+    """Return the path (..., T, 2), scaled so that the longer side of its bounding box is `extent_px`."""
+    extent = torch.as_tensor(extent_px, dtype=torch.float32, device=path.device)[..., None, None]
+    box = path.amax(dim=-2, keepdim=True) - path.amin(dim=-2, keepdim=True)
+    return path * extent / box.amax(dim=-1, keepdim=True).clamp_min(1e-6)
 
 
-def _normalised(kernel: Tensor) -> Tensor:
-    return kernel / kernel.sum(dim=(-2, -1), keepdim=True)
-
-
-def _drawn(path: Tensor, size: int) -> Tensor:
-    """Return `path` (..., T, 2), x right and y down from the middle, drawn into a square with bilinear weights."""
+def drawn_path(path: Tensor, size: int) -> Tensor:
+    """Return the kernel of a path (..., T, 2), x to the right and y down from the middle: every point gets an even
+    share of the light, spread over its four pixels.
+    """
     batch = path.shape[:-2]
     points = path.reshape(-1, *path.shape[-2:]) + (size - 1) / 2  # (B, T, 2)
     corner = points.floor()
@@ -128,8 +152,51 @@ def _drawn(path: Tensor, size: int) -> Tensor:
     return _normalised(kernel.reshape(*batch, size, size))
 
 
-def _reflected(length: int, radius: int, device: torch.device) -> Tensor:
-    """Return the indices of a row of `length` continued by `radius` on both sides: ...2 1 | 0 1 2 ... n-1 | n-2..."""
+def convolve(images: Tensor, kernels: Tensor, *, fast: bool = False) -> Tensor:
+    """Return each image convolved with its kernel; borders are reflected without repeating the edge.
+
+    `images` (B, C, H, W), any size from 1×1; `kernels` (B, k, k) or (k, k), k odd. By FFT, so that the cost does not
+    depend on k; equal to a direct convolution to about 1e-6. With `fast` the transforms are rounded up to a length
+    without large factors, which takes a quarter of the time at some sizes and may change the last bit.
+    """
+    kernels = kernels.expand(images.shape[0], *kernels.shape[-2:])
+    radius = kernels.shape[-1] // 2
+    height, width = images.shape[-2:]
+    padded = _reflected(images, radius)
+    size = torch.Size(_fast_length(n) for n in padded.shape[-2:]) if fast else padded.shape[-2:]
+    spectrum = torch.fft.rfft2(padded, s=size) * torch.fft.rfft2(kernels.to(images.dtype), s=size)[:, None]
+    full = torch.fft.irfft2(spectrum, s=size)
+    return full[:, :, 2 * radius : 2 * radius + height, 2 * radius : 2 * radius + width].contiguous()
+
+
+def _offsets(size: int, device: torch.device) -> Tensor:
+    """Return the distances of pixel centres from the middle of a row of `size`."""
+    return torch.arange(size, device=device, dtype=torch.float32) - (size - 1) / 2
+
+
+def _normalised(kernel: Tensor) -> Tensor:
+    return kernel / kernel.sum(dim=(-2, -1), keepdim=True)
+
+
+def _fast_length(length: int) -> int:
+    """Return the next even length whose only prime factors are 2, 3 and 5."""
+    length += length % 2
+    rest = length
+    for factor in (2, 3, 5):
+        while rest % factor == 0:
+            rest //= factor
+    return length if rest == 1 else _fast_length(length + 2)
+
+
+def _reflected(images: Tensor, radius: int) -> Tensor:
+    """Return the images continued by `radius` on all sides: ...2 1 | 0 1 2 ... n-1 | n-2..., however often."""
+    if radius < min(images.shape[-2:]):
+        return F.pad(images, (radius,) * 4, mode="reflect")
+    rows, columns = (_mirrored_places(length, radius, images.device) for length in images.shape[-2:])
+    return images[:, :, rows][:, :, :, columns]
+
+
+def _mirrored_places(length: int, radius: int, device: torch.device) -> Tensor:
     index = torch.arange(-radius, length + radius, device=device)
     period = max(2 * (length - 1), 1)
     index = index.remainder(period)

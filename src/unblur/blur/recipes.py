@@ -11,146 +11,42 @@ The built-in recipes are in `recipes.yaml` beside this file; a user's own is a Y
 """
 
 import hashlib
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from unblur.blur import camera, kernels
-from unblur.errors import UnknownName
+from unblur.blur.kinds import Kind, Known, Layers, Unblurred, Uniform, Varying
+from unblur.blur.known import find_kernels
+from unblur.blur.ranges import Range, at, drawn, ends, text
+from unblur.errors import SettingsError, UnknownName
 from unblur.settings import Settings, read_yaml, validated
 
-Range = Annotated[float | tuple[float, float], Field(union_mode="left_to_right")]
-"""A number, or [lowest, highest] of an even distribution."""
+
+class Saturation(Settings):
+    """Lamps and skies brighter than white on a `share` of the pictures; `gain` as in `camera.beyond_white`."""
+
+    share: float = Field(1.0, ge=0, le=1)
+    gain: Range
 
 
-class Gaussian(Settings):
-    """A Gaussian of `sigma` pixels in a square of `size` pixels; without `size`, one that holds 4 σ."""
+class Windows(Settings):
+    """How blur is made of frames of a video: the mean of `frames` (odd) around the middle one, as light of `gamma`."""
 
-    blur: Literal["gaussian"]
-    sigma: Range
-    size: int | None = Field(None, ge=1)
-    weight: float = Field(1.0, gt=0)
+    frames: tuple[int, int] = (3, 25)
+    gamma: Range = 2.2
 
-    @property
-    def label(self) -> str:
-        return f"gaussian-{_text(self.sigma)}" if self.size is None else f"gaussian-{self.size}-{_text(self.sigma)}"
-
-    @property
-    def canvas(self) -> int:
-        return self.size or 2 * math.ceil(4 * _ends(self.sigma)[1]) + 1
-
-    def draw(self, generator: torch.Generator) -> list[float]:
-        return [_drawn(self.sigma, generator)]
-
-    def kernels(self, numbers: Tensor, canvas: int) -> Tensor:
-        return kernels.gaussian_kernel(numbers[:, 0], self.canvas, canvas)
-
-    @field_validator("size")
+    @field_validator("frames")
     @classmethod
-    def _odd(cls, size: int | None) -> int | None:
-        if size is not None and size % 2 == 0:
-            raise ValueError("a kernel size must be odd")
-        return size
-
-
-class Defocus(Settings):
-    """A lens out of focus: an even disc of `radius_px` pixels."""
-
-    blur: Literal["defocus"]
-    radius_px: Range
-    weight: float = Field(1.0, gt=0)
-
-    @property
-    def label(self) -> str:
-        return f"defocus-{_text(self.radius_px)}"
-
-    @property
-    def canvas(self) -> int:
-        return 2 * math.ceil(_ends(self.radius_px)[1]) + 1
-
-    def draw(self, generator: torch.Generator) -> list[float]:
-        return [_drawn(self.radius_px, generator)]
-
-    def kernels(self, numbers: Tensor, canvas: int) -> Tensor:
-        return kernels.defocus_kernel(numbers[:, 0], canvas)
-
-
-class Motion(Settings):
-    """A straight, even motion of `length_px` pixels; any direction by default."""
-
-    blur: Literal["motion"]
-    length_px: Range
-    angle_deg: Range = (0.0, 180.0)
-    weight: float = Field(1.0, gt=0)
-
-    @property
-    def label(self) -> str:
-        return f"motion-{_text(self.length_px)}"
-
-    @property
-    def canvas(self) -> int:
-        return 2 * math.ceil(_ends(self.length_px)[1] / 2) + 1
-
-    def draw(self, generator: torch.Generator) -> list[float]:
-        return [_drawn(self.length_px, generator), _drawn(self.angle_deg, generator)]
-
-    def kernels(self, numbers: Tensor, canvas: int) -> Tensor:
-        return kernels.motion_kernel(numbers[:, 0], numbers[:, 1], canvas)
-
-
-class Shake(Settings):
-    """A hand-held camera: a random path whose longer side is `extent_px`; see `kernels.shake_kernel`."""
-
-    blur: Literal["shake"]
-    extent_px: Range
-    smoothness: Range = (1.2, 2.5)
-    weight: float = Field(1.0, gt=0)
-
-    @property
-    def label(self) -> str:
-        return f"shake-{_text(self.extent_px)}"
-
-    @property
-    def canvas(self) -> int:
-        return 2 * math.ceil(0.75 * _ends(self.extent_px)[1]) + 3  # the centre of mass may lie off the box's middle
-
-    def draw(self, generator: torch.Generator) -> list[float]:
-        numbers = [_drawn(self.extent_px, generator), _drawn(self.smoothness, generator)]
-        return numbers + kernels.draw_shake(generator).flatten().tolist()
-
-    def kernels(self, numbers: Tensor, canvas: int) -> Tensor:
-        draws = numbers[:, 2:].reshape(-1, 2, 2, kernels.SHAKE_FREQUENCIES)
-        return kernels.shake_kernel(numbers[:, 0], numbers[:, 1], draws, canvas)
-
-
-class Unblurred(Settings):
-    """No blur at all: what a network must learn to leave alone."""
-
-    blur: Literal["none"]
-    weight: float = Field(1.0, gt=0)
-
-    @property
-    def label(self) -> str:
-        return "sharp"
-
-    @property
-    def canvas(self) -> int:
-        return 1
-
-    def draw(self, generator: torch.Generator) -> list[float]:
-        return [0.0]
-
-    def kernels(self, numbers: Tensor, canvas: int) -> Tensor:
-        return kernels.gaussian_kernel(numbers[:, 0], 1, canvas)
-
-
-Kind = Annotated[Gaussian | Defocus | Motion | Shake | Unblurred, Field(discriminator="blur")]
+    def _odd(cls, frames: tuple[int, int]) -> tuple[int, int]:
+        if any(number % 2 == 0 or number < 1 for number in frames):
+            raise ValueError("numbers of frames must be odd, so that one is in the middle")
+        return frames
 
 
 class Noise(Settings):
@@ -173,15 +69,18 @@ class Recipe(Settings):
 
     `each_kind`: the kinds are levels, and an evaluation takes every picture once with each of them; a training draws
     one kind a picture, in proportion to the weights, for every recipe. `linear_light` is the share of pictures that
-    are blurred as light (gamma 2.2 undone and redone) rather than as grey values.
+    are blurred as light (gamma 2.2 undone and redone) rather than as grey values. `windows` says what `blur_windows`
+    does with frames of a video.
     """
 
     name: str
     kinds: tuple[Kind, ...] = Field(min_length=1)
     each_kind: bool = False
     linear_light: float = Field(0.0, ge=0, le=1)
+    saturation: Saturation | None = None
     noise: Noise | None = None
     jpeg: Jpeg | None = None
+    windows: Windows = Windows()
 
     @property
     def margin_px(self) -> int:
@@ -204,31 +103,36 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _ranges_make_sense(self) -> "Recipe":
-        for part in (*self.kinds, self.noise, self.jpeg):
-            for key, value in part or ():
-                if not isinstance(value, tuple | float):
+        for part in _parts(self):
+            for key, value in part:
+                if not isinstance(value, float) and not (isinstance(value, tuple) and value is not self.kinds):
                     continue
-                low, high = _ends(value)
+                low, high = ends(value)
                 if low > high:
                     raise ValueError(f"{key}: {[low, high]} runs downwards")
                 if low < 0 and key != "angle_deg":
                     raise ValueError(f"{key}: {low:g} is negative")
                 if key == "quality" and not (low >= 1 and high <= 100):
-                    raise ValueError(f"{key}: JPEG knows 1 to 100, not {_text(value)}")
+                    raise ValueError(f"{key}: JPEG knows 1 to 100, not {text(value)}")
+                if key in ("cover", "far") and high > 1:
+                    raise ValueError(f"{key}: a share is at most 1, not {text(value)}")
+                if key == "gain" and low < 1:
+                    raise ValueError(f"{key}: what is brighter than white has at least 1, not {text(value)}")
         return self
 
 
 def load_recipe(name_or_file: str | Path) -> Recipe:
     """Return a built-in recipe by name, or one from a YAML file.
 
-    Raises `UnknownName` with the nearest name, `SettingsError` for a file that is not a recipe.
+    Raises `UnknownName` with the nearest name, `SettingsError` for a file that is not a recipe, `DataError` where it
+    names kernels that are not there.
     """
     path = Path(name_or_file)
     if path.suffix.lower() in (".yaml", ".yml"):
         data = read_yaml(path)
         if isinstance(data, dict):
             data.setdefault("name", path.stem)
-        return validated(Recipe, data, str(path))
+        return _with_kernels_found(validated(Recipe, data, str(path)), path.parent)
     recipes = built_in_recipes()
     if str(name_or_file) not in recipes:
         raise UnknownName("recipe", str(name_or_file), recipes, "A recipe of your own is a file that ends in .yaml.")
@@ -260,21 +164,67 @@ def blur_batch(sharp: Tensor, recipe: Recipe, seeds: Sequence[int], *, kind: int
         return _blurred(sharp, recipe, seeds, [_plan(recipe, seed, kind) for seed in seeds])
 
 
+def kernel_of(recipe: Recipe, seed: int, kind: int | None = None) -> Tensor:
+    """Return the kernel, (k, k) summing to 1, by which `blur_batch` blurs the picture of that seed and kind.
+
+    Raises `SettingsError` where that blur differs from place to place.
+    """
+    plan = _plan(recipe, seed, kind)
+    chosen = recipe.kinds[plan["kind"]]
+    if isinstance(chosen, Varying):
+        raise SettingsError(f"Recipe {recipe.name}: {chosen.label} has another kernel at every place of the picture.")
+    canvas = max(2 * (other.canvas // 2) + 1 for other in recipe.kinds if not isinstance(other, Varying))
+    return chosen.kernels(torch.tensor([plan["numbers"]]), canvas)[0]
+
+
+def blur_windows(frames: Tensor, recipe: Recipe, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return (blurred, sharp), each (B, 3, H, W), from windows of consecutive sharp frames (B, T, 3, H, W), T odd.
+
+    The middle frame is the sharp picture; the blurred one is the mean of an odd number of frames around it, drawn by
+    the recipe's `windows` for each picture, with the recipe's noise and JPEG after it. Its kinds of blur do not apply:
+    the frames have moved by themselves. All else as in `blur_batch`.
+
+    A data set of windows gives such stacks by reading T frames that follow each other and cutting the same crop out of
+    all of them (no margin is needed); reducing the crop by area makes the motion smaller and the frames sharper. Frames
+    that move by more than about 3 pixels each leave ghosts, see `camera.average_frames`.
+    """
+    if len(seeds) != len(frames):
+        raise ValueError(f"{len(frames)} windows need as many seeds, not {len(seeds)}")
+    if frames.shape[1] % 2 == 0:
+        raise ValueError(f"a window has a middle, and so an odd number of frames, not {frames.shape[1]}")
+    middle = frames.shape[1] // 2
+    with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
+        plans = [_plan(recipe, seed, None) for seed in seeds]
+        averages = []
+        for window, plan in zip(frames, plans, strict=True):
+            radius = min(plan["frames"] // 2, middle)
+            around = window[middle - radius : middle + radius + 1]
+            averages.append(camera.average_frames(around, plan["gamma"]))
+        return _developed(torch.stack(averages), recipe, seeds, plans), frames[:, middle]
+
+
 def _blurred(sharp: Tensor, recipe: Recipe, seeds: Sequence[int], plans: list[dict[str, Any]]) -> Tensor:
     gamma = sharp.new_tensor([2.2 if plan["linear"] else 1.0 for plan in plans]).reshape(-1, 1, 1, 1)
     light = camera.to_linear_light(sharp, gamma) if recipe.linear_light else sharp
-    blurred = kernels.convolve(light, _kernels(recipe, plans, sharp.device))
-    if recipe.linear_light:
+    if recipe.saturation:
+        light = camera.beyond_white(light, sharp, sharp.new_tensor([plan["gain"] for plan in plans]))
+    blurred = _spread(light, recipe, plans)
+    if recipe.linear_light or recipe.saturation:
         blurred = camera.from_linear_light(blurred, gamma)
+    return _developed(blurred, recipe, seeds, plans)
+
+
+def _developed(blurred: Tensor, recipe: Recipe, seeds: Sequence[int], plans: list[dict[str, Any]]) -> Tensor:
+    """Return what the camera makes of blurred pictures: noise, rounding, JPEG."""
     if recipe.noise:
-        read, shot = (sharp.new_tensor([plan[key] for plan in plans]) for key in ("read", "shot"))
-        noise = torch.stack([_noise(sharp[i], seed) if plans[i]["noisy"] else torch.zeros_like(sharp[i])
+        read, shot = (blurred.new_tensor([plan[key] for plan in plans]) for key in ("read", "shot"))
+        noise = torch.stack([_noise(blurred[i], seed) if plans[i]["noisy"] else torch.zeros_like(blurred[i])
                              for i, seed in enumerate(seeds)])  # fmt: skip
         blurred = camera.add_noise(blurred, read, shot, noise)
     blurred = camera.round_to_8bit(blurred)
     packed = [i for i, plan in enumerate(plans) if plan["packed"]]
     if packed:
-        quality = sharp.new_tensor([plans[i]["quality"] for i in packed])
+        quality = blurred.new_tensor([plans[i]["quality"] for i in packed])
         blurred[packed] = camera.jpeg(blurred[packed], quality)
     return blurred
 
@@ -285,28 +235,82 @@ def _plan(recipe: Recipe, seed: int, kind: int | None) -> dict[str, Any]:
     """
     generator = torch.Generator().manual_seed(seed)
     weights = torch.tensor([k.weight for k in recipe.kinds])
-    drawn = int(torch.multinomial(weights, 1, generator=generator))
-    chosen = drawn if kind is None else kind
+    chosen_by_weight = int(torch.multinomial(weights, 1, generator=generator))
+    chosen = chosen_by_weight if kind is None else kind
     plan: dict[str, Any] = {"kind": chosen, "numbers": recipe.kinds[chosen].draw(generator)}
     plan["linear"] = _happens(recipe.linear_light, generator)
     noise = recipe.noise or Noise(share=0)
     plan["noisy"] = _happens(noise.share, generator)
-    plan["read"], plan["shot"] = _drawn(noise.read, generator), _drawn(noise.shot, generator)
+    plan["read"], plan["shot"] = drawn(noise.read, generator), drawn(noise.shot, generator)
     packing = recipe.jpeg or Jpeg(share=0, quality=100)
-    plan["packed"], plan["quality"] = _happens(packing.share, generator), _drawn(packing.quality, generator)
+    plan["packed"], plan["quality"] = _happens(packing.share, generator), drawn(packing.quality, generator)
+    saturation = recipe.saturation or Saturation(share=0, gain=1)
+    bright, gain, frames, gamma = torch.rand(4, generator=generator).tolist()
+    plan["gain"] = at(saturation.gain, gain) if bright < saturation.share else 1.0
+    plan["frames"], plan["gamma"] = _odd_between(recipe.windows.frames, frames), at(recipe.windows.gamma, gamma)
     return plan
 
 
-def _kernels(recipe: Recipe, plans: list[dict[str, Any]], device: torch.device) -> Tensor:
-    """Return the kernels of all pictures, (B, canvas, canvas); made on the device, together for all of one kind."""
-    canvas = 2 * recipe.margin_px + 1
-    result = torch.zeros(len(plans), canvas, canvas, device=device)
+def _spread(light: Tensor, recipe: Recipe, plans: list[dict[str, Any]]) -> Tensor:
+    """Return the light spread by each picture's blur, made on the device, together for all of one kind.
+
+    Pictures that are not blurred are left out only in recipes with kinds that vary from place to place; in the others
+    all pass through one convolution, as they did when weights that are shipped learnt from them.
+    """
+    uniform = {index: kind for index, kind in enumerate(recipe.kinds) if not isinstance(kind, Varying)}
+    if len(uniform) == len(recipe.kinds):
+        return kernels.convolve(light, _kernels(uniform, plans, light.device))
+    spread = light.clone()
     for index, kind in enumerate(recipe.kinds):
-        rows = [i for i, plan in enumerate(plans) if plan["kind"] == index]
+        rows = _rows(plans, index)
+        if rows and isinstance(kind, Varying):
+            spread[rows] = kind.blurred(light[rows], _numbers(plans, rows, light.device))
+    moved = [i for index, kind in uniform.items() if not isinstance(kind, Unblurred) for i in _rows(plans, index)]
+    if moved:
+        some = _kernels(uniform, [plans[i] for i in moved], light.device)
+        spread[moved] = kernels.convolve(light[moved], some, fast=True)
+    return spread
+
+
+def _kernels(kinds: dict[int, Uniform], plans: list[dict[str, Any]], device: torch.device) -> Tensor:
+    """Return the kernels of pictures whose kinds are uniform, (B, canvas, canvas)."""
+    canvas = max(2 * (kind.canvas // 2) + 1 for kind in kinds.values())
+    result = torch.zeros(len(plans), canvas, canvas, device=device)
+    for index, kind in kinds.items():
+        rows = _rows(plans, index)
         if rows:
-            numbers = torch.tensor([plans[i]["numbers"] for i in rows], device=device)
-            result[rows] = kind.kernels(numbers, canvas)
+            result[rows] = kind.kernels(_numbers(plans, rows, device), canvas)
     return result
+
+
+def _rows(plans: list[dict[str, Any]], kind: int) -> list[int]:
+    return [i for i, plan in enumerate(plans) if plan["kind"] == kind]
+
+
+def _numbers(plans: list[dict[str, Any]], rows: list[int], device: torch.device) -> Tensor:
+    return torch.tensor([plans[i]["numbers"] for i in rows], device=device)
+
+
+def _with_kernels_found(recipe: Recipe, folder: Path) -> Recipe:
+    """Return the recipe with the paths of known kernels made absolute."""
+
+    def found(kind: Kind) -> Kind:
+        if isinstance(kind, Known):
+            return kind.model_copy(update={"path": str(find_kernels(kind.path, folder))})
+        if isinstance(kind, Layers):
+            return kind.model_copy(update={"near": found(kind.near), "far": found(kind.far)})
+        return kind
+
+    return recipe.model_copy(update={"kinds": tuple(found(kind) for kind in recipe.kinds)})
+
+
+def _parts(settings: Settings) -> Iterator[Settings]:
+    """Yield the settings and all that are within them."""
+    yield settings
+    for _, value in settings:
+        for part in value if isinstance(value, tuple) else [value]:
+            if isinstance(part, Settings):
+                yield from _parts(part)
 
 
 def _noise(like: Tensor, seed: int) -> Tensor:
@@ -314,19 +318,11 @@ def _noise(like: Tensor, seed: int) -> Tensor:
     return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
 
 
-def _drawn(value: float | tuple[float, float], generator: torch.Generator) -> float:
-    """Return a number of the range; one is drawn even where the range is a single number, to keep the order."""
-    low, high = _ends(value)
-    return low + (high - low) * float(torch.rand((), generator=generator))
-
-
 def _happens(share: float, generator: torch.Generator) -> bool:
     return float(torch.rand((), generator=generator)) < share
 
 
-def _ends(value: float | tuple[float, float]) -> tuple[float, float]:
-    return value if isinstance(value, tuple) else (value, value)
-
-
-def _text(value: float | tuple[float, float]) -> str:
-    return "-".join(f"{number:g}" for number in dict.fromkeys(_ends(value)))
+def _odd_between(limits: tuple[int, int], place: float) -> int:
+    """Return the odd number at `place` from 0 to 1 between two odd ones."""
+    low, high = limits
+    return low + 2 * int(place * ((high - low) // 2 + 1))
