@@ -23,7 +23,7 @@ def main() -> None:
     weights.save(weights.load(options.checkpoint), entry.path, checkpoint.facts, half=True)
     source = Path(weights.__file__).with_name("weights.yaml")
     text = source.read_text(encoding="utf-8")
-    place = re.compile(rf"^({re.escape(options.name)}:\n(?:  .*\n)*?  sha256: ).*$", re.MULTILINE)
+    place = re.compile(rf"^(  {re.escape(options.name)}:\n(?:    .*\n)*?    sha256: ).*$", re.MULTILINE)
     text, count = place.subn(rf"\g<1>{weights.sha256(entry.path)}", text)
     assert count == 1, f"{source} has no sha256 line for {options.name}"
     source.write_text(text, encoding="utf-8", newline="\n")

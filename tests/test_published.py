@@ -1,11 +1,13 @@
 """Files of others open under whatever wrapper, are recognised by names and shapes alone, and never run code."""
 
+import argparse
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -17,7 +19,7 @@ from golden import fill, fill_value
 from unblur import models, published, weights
 from unblur.errors import WeightsError
 from unblur.models.uformer import distance_index
-from unblur.published import READERS, WEIGHTS_LICENCES, WRAPPERS, recognise
+from unblur.published import READERS, WRAPPERS, recognise
 
 NAMES = sorted(READERS)
 EVERY = pytest.mark.parametrize("name", NAMES)
@@ -27,6 +29,8 @@ SMALL = {name: dict(models.find(name).tiny) for name in NAMES} | {
 """A small network of each kind; Stripformer with its authors' numbers of heads, which leave no trace."""
 
 OTHERS = [
+    ("blur_to_video", {"frames": 1, "width": 6, "colour_width": 3}),
+    ("blur_to_video", {"frames": 3, "width": 4, "colour_width": 8, "neighbour_width": 12}),
     ("deblurgan", {"channels": 6, "blocks": 3, "convs_per_block": 1}),
     ("deblurgan_v2", {"backbone": "mobilenet_v2", "backbone_width": 0.25, "channels": 6}),
     ("deblurgan_v2", {"backbone": "mobilenet_dsc", "backbone_width": 1 / 16, "channels": 8}),
@@ -114,6 +118,15 @@ def test_it_is_said_in_which_wrapper_the_weights_lay(tmp_path):
     assert recognise(written({"model": {"params": state}}, tmp_path / "b.pth")).entry == "model/params"
 
 
+@pytest.mark.parametrize("name", ["nafnet", "deblurgan", "srn"])
+@pytest.mark.parametrize("beginning", ["net_g.", "_orig_mod.", "module.network.", "model."])
+def test_what_all_keys_begin_with_may_be_anything(tmp_path, name, beginning):
+    state = filled(name, **SMALL[name])
+    path = written({"state_dict": {beginning + key: value for key, value in state.items()}}, tmp_path / "net.pth")
+    model = unblur.load_model(path)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
 @pytest.mark.parametrize("suffix", ["pth", "pt", "pth.tar", "pkl", "h5", "ckpt", "weird"])
 def test_torch_files_open_under_any_suffix(tmp_path, suffix):
     path = written({"params": filled("nafnet", **SMALL["nafnet"])}, tmp_path / f"net.{suffix}")
@@ -155,9 +168,8 @@ def test_weights_of_another_precision_become_float32(tmp_path, dtype):
 
 
 def test_every_network_that_has_files_of_its_authors_is_read_and_has_a_licence_note():
-    with_files = sorted(name for name, arch in models.ARCHITECTURES.items() if arch.published)
-    assert with_files == NAMES
-    assert sorted(WEIGHTS_LICENCES) == NAMES
+    assert sorted({entry.network for entry in weights.known().values()}) == NAMES
+    assert all(models.find(name).published and weights.licence_of_others(name) for name in NAMES)
 
 
 @EVERY
@@ -306,6 +318,19 @@ def test_a_file_restores_what_its_authors_code_restores(published_root, tmp_path
     assert_restores_as_the_authors(loaded, path)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("srn", {"planes": 1, "convlstm": True}), ("srn", {"planes": 1, "convlstm": False}), ("red_net", {"planes": 1})],
+)
+def test_a_network_of_one_plane_restores_colours_as_grey_pictures_of_their_own(tmp_path, name, options):
+    state = filled(name, **{**SMALL[name], **options})
+    model = unblur.load_model(written({"params": state}, tmp_path / "net.pth"))
+    picture = torch.rand(2, 3, 20, 36, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        planes = [model(picture[:, plane : plane + 1]) for plane in range(3)]
+        torch.testing.assert_close(model(picture), torch.cat(planes, dim=1), atol=1e-6, rtol=0)
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("golden", FULL_GOLDENS)
 def test_a_file_of_full_size_restores_what_its_authors_code_restores(published_root, tmp_path, golden):
@@ -407,6 +432,13 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, suffix):
     assert not (tmp_path / "trapped").exists()
 
 
+def test_scores_and_settings_beside_the_weights_are_read_as_data(tmp_path):
+    state = filled("nafnet", **SMALL["nafnet"])
+    scores = {"psnr": np.float64(32.87), "loss": np.float32(0.1), "step": np.int64(7), "best": np.bool_(True)}
+    content = {"params": state, "args": argparse.Namespace(lr=1e-3, name="x"), "scores": scores}
+    assert unblur.load_model(written(content, tmp_path / "net.pth")).arch_name == "nafnet"
+
+
 def test_a_file_that_holds_a_whole_network_is_refused_with_a_way_out(tmp_path):
     said = complaint(written(nn.Conv2d(3, 3, 3), tmp_path / "whole.pth"))
     assert "would run code when it is opened (torch.nn.modules.conv.Conv2d)" in said
@@ -478,12 +510,13 @@ def test_a_file_of_others_is_described_by_what_was_found_out(tmp_path):
     about = weights.describe(written({"params": filled("mimo_unet", **SMALL["mimo_unet"])}, tmp_path / "net.pkl"))
     assert about.architecture == "mimo_unet"
     origin = about.facts["origin"]
-    assert origin == {"file": "net.pkl", "configurations": [], "weights_licence": WEIGHTS_LICENCES["mimo_unet"]}
+    licence = "none, neither for code nor for weights, so all rights are reserved (chosj95/MIMO-UNet)"
+    assert origin == {"file": "net.pkl", "configurations": [], "weights_licence": licence}
     json.dumps(about.facts)
 
 
 def test_non_commercial_weights_are_said_to_be_such():
-    marked = {name for name, licence in WEIGHTS_LICENCES.items() if "NON-COMMERCIAL" in licence}
+    marked = {entry.network for entry in weights.known().values() if entry.licence == "NON-COMMERCIAL"}
     assert marked == {"mprnet", "red_net", "restormer"}
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,24 @@ from torch import nn
 
 import unblur
 from golden import fill
-from unblur import models, weights
-from unblur.errors import UnblurError, UnknownName, WeightsError
-from unblur.weights import METADATA_KEY, ShippedWeights, describe, load, num_parameters, save, sha256, shipped, verify
+from unblur import models, published, weights
+from unblur.errors import OutputError, UnblurError, UnknownName, WeightsError
+from unblur.weights import (
+    METADATA_KEY,
+    KnownWeights,
+    ShippedWeights,
+    describe,
+    home,
+    known,
+    licence_of_others,
+    load,
+    num_parameters,
+    open_weights,
+    save,
+    sha256,
+    shipped,
+    verify,
+)
 
 SOURCE = Path(unblur.__file__).parent
 LIMIT = 12 * 1000**2
@@ -215,14 +231,206 @@ def test_pickled_code_in_a_file_is_never_run(tmp_path):
     assert not (tmp_path / "trapped").exists()
 
 
-def test_nothing_in_the_package_unpickles():
+def test_nothing_in_the_package_unpickles_without_choosing_what_may_be_called():
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
-                assert not {alias.name for alias in node.names} & {"pickle", "dill", "joblib"}, path
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                assert not {alias.name for alias in node.names} & {"dill", "joblib", "cloudpickle"}, path
+            if isinstance(node, ast.ImportFrom):
+                assert node.module not in ("pickle", "dill", "joblib", "cloudpickle"), path
+            if isinstance(node, ast.ClassDef) and "pickle.Unpickler" in map(ast.unparse, node.bases):
+                assert "find_class" in {part.name for part in node.body if isinstance(part, ast.FunctionDef)}, path
+            if isinstance(node, ast.Call):
+                called, where = ast.unparse(node.func), f"{path}:{node.lineno}"
                 keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-                assert keywords.get("weights_only") == "True", f"{path}:{node.lineno}"
+                assert called not in ("pickle.load", "pickle.loads", "pickle.Unpickler"), where
+                assert called != "torch.load" or keywords.get("weights_only") == "True", where
+                assert keywords.get("allow_pickle", "False") == "False", where
+
+
+# -- Weights of others that have a name here ---------------------------------------------------------------------------
+
+NAFNET = {"encoder_blocks": [1], "middle_blocks": 1, "decoder_blocks": [1]}
+
+
+@pytest.fixture
+def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of local weights, empty."""
+    monkeypatch.setenv("UNBLUR_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def theirs(local: Path, monkeypatch: pytest.MonkeyPatch) -> KnownWeights:
+    """Known weights of a network small enough for tests, "small-gopro", with their file where it belongs."""
+    arch = models.ARCHITECTURES["nafnet"]
+    small = {"Small": {"width": 4, **NAFNET}, "Wider": {"width": 6, **NAFNET}}
+    monkeypatch.setitem(models.ARCHITECTURES, "nafnet", replace(arch, published={**arch.published, **small}))
+    entry = KnownWeights(
+        name="small-gopro",
+        repository="someone/Small",
+        network="nafnet",
+        configurations=("Small",),
+        file="Small.pth",
+        lies_at="https://example.org/small",
+        licence="NON-COMMERCIAL",
+        licence_note="for tests only",
+    )
+    monkeypatch.setattr(weights, "known", lambda: {entry.name: entry})
+    put(entry)
+    return entry
+
+
+def put(entry: KnownWeights, gain: float = 0.7, width: int = 4) -> None:
+    """Write a file as its authors would, with other weights for another gain."""
+    entry.path.parent.mkdir(exist_ok=True)
+    torch.save({"params": fill(models.create("nafnet", width=width, **NAFNET), gain).state_dict()}, entry.path)
+
+
+def test_local_weights_lie_where_unblur_home_says_or_else_in_the_users_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("UNBLUR_HOME", str(tmp_path))
+    assert home() == tmp_path
+    monkeypatch.delenv("UNBLUR_HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert home() == Path.home() / ".cache" / "unblur"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert home() == tmp_path / "cache" / "unblur"
+
+
+@pytest.mark.parametrize("name", known())
+def test_a_missing_file_of_known_weights_is_named_with_place_folder_and_licence(local, name):
+    entry, said = known()[name], complaint(name)
+    for word in (name, entry.file, entry.lies_at, str(local), "UNBLUR_HOME", entry.licence, entry.repository):
+        assert word in said
+    assert not local.exists()
+
+
+@pytest.mark.parametrize("name", known())
+def test_known_weights_are_of_published_configurations_and_have_names_and_files_of_their_own(name):
+    entry = known()[name]
+    assert {*entry.configurations} <= {*models.find(entry.network).published}
+    assert entry.configurations
+    assert name not in {*shipped(), *models.ARCHITECTURES}
+    assert [other.name for other in known().values() if other.file == entry.file] == [name]
+    assert Path(entry.file).name == entry.file
+    assert ("commercial" in entry.full_licence.lower()) == (entry.licence == "NON-COMMERCIAL")
+
+
+def test_known_weights_load_by_name_and_say_whose_they_are(theirs):
+    model, checkpoint = open_weights("small-gopro")
+    assert model.arch_name == "nafnet"
+    assert torch.equal(model.state_dict()["intro.weight"], torch.load(theirs.path)["params"]["intro.weight"])
+    origin = checkpoint.facts["origin"]
+    assert (origin["name"], origin["file"], origin["configurations"]) == ("small-gopro", "Small.pth", ["Small"])
+    assert origin["weights_licence"] == "NON-COMMERCIAL, for tests only (someone/Small)"
+    assert describe("small-gopro") == checkpoint
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", known())
+def test_a_file_of_each_published_configuration_is_what_its_name_says(local, name):
+    entry = known()[name]
+    local.mkdir()
+    for configuration in entry.configurations:
+        options = models.find(entry.network).published[configuration]
+        with torch.device("meta"):
+            layout = models.create(entry.network, **options).state_dict()
+        if entry.path.suffix == ".safetensors":
+            save_file({key: torch.zeros(value.shape) for key, value in layout.items()}, entry.path)
+        else:
+            hollow = {key: torch.zeros(()).expand(value.shape) for key, value in layout.items()}
+            torch.save({"params": hollow}, entry.path)  # takes no room
+        checkpoint = describe(name)
+        wanted = entry.network, models.full_options(entry.network, **options)
+        assert (checkpoint.architecture, checkpoint.options) == wanted
+        (local / f"{entry.file}.sha256").unlink()
+
+
+def test_options_that_leave_no_trace_are_those_of_the_configuration_that_the_name_stands_for(theirs, monkeypatch):
+    arch = models.ARCHITECTURES["nafnet"]
+    twins = {"Small": {"width": 4, **NAFNET, "padding": "zeros"}, "Twin": {"width": 4, **NAFNET, "padding": "reflect"}}
+    monkeypatch.setitem(models.ARCHITECTURES, "nafnet", replace(arch, published=twins))
+    assert load("small-gopro").arch_options["padding"] == "zeros"
+    twin = theirs.model_copy(update={"configurations": ("Twin",)})
+    monkeypatch.setattr(weights, "known", lambda: {twin.name: twin})
+    assert load("small-gopro").arch_options["padding"] == "reflect"
+
+
+def test_the_checksum_of_known_weights_is_recorded_when_they_are_first_used(theirs):
+    record = theirs.path.with_name("Small.pth.sha256")
+    assert not record.exists()
+    load("small-gopro")
+    assert record.read_text() == f"{sha256(theirs.path)}  Small.pth\n"
+    load("small-gopro")
+    assert {path.name for path in home().iterdir()} == {"Small.pth", "Small.pth.sha256"}
+
+
+def test_known_weights_that_changed_since_are_refused_until_the_record_is_deleted(theirs):
+    before = load("small-gopro").state_dict()["intro.weight"]
+    put(theirs, gain=0.5)
+    said = complaint("small-gopro")
+    assert f"{theirs.path} has changed since it was first used" in said
+    assert "Get the file again or, if you changed it on purpose, delete Small.pth.sha256." in said
+    with pytest.raises(WeightsError, match="has changed"):
+        describe("small-gopro")
+    theirs.path.with_name("Small.pth.sha256").unlink()
+    assert not torch.equal(load("small-gopro").state_dict()["intro.weight"], before)
+
+
+def test_a_file_of_another_network_is_refused_by_its_name_and_not_recorded(theirs):
+    put(theirs, width=6)
+    said = complaint("small-gopro")
+    assert f"{theirs.path} is of nafnet (Wider) and not of nafnet (Small). Get Small.pth from https://" in said
+    put(theirs, width=8)
+    assert "is of nafnet (with options of its own) and not of" in complaint("small-gopro")
+    assert [path.name for path in home().iterdir()] == ["Small.pth"]
+
+
+def test_a_page_that_was_saved_instead_of_the_weights_is_refused_with_where_to_get_them(theirs):
+    theirs.path.write_text("<!DOCTYPE html><title>Sign in</title>" * 20)
+    said = complaint("small-gopro")
+    assert "damaged, or of another kind. Get Small.pth from https://example.org/small" in said
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_known_weights_load_from_a_folder_for_reading_only(theirs):
+    home().chmod(0o555)
+    try:
+        assert load("small-gopro")
+    finally:
+        home().chmod(0o755)
+    assert [path.name for path in home().iterdir()] == ["Small.pth"]
+
+
+def test_known_weights_load_where_nothing_can_be_recorded(theirs, monkeypatch):
+    def refuse(path: Path) -> None:
+        raise OutputError(f"{path} could not be written")
+
+    monkeypatch.setattr(weights, "written_whole", refuse)
+    assert load("small-gopro")
+
+
+def test_a_network_without_weights_names_those_of_its_authors():
+    assert "its authors' are known as mprnet-deblurring." in complaint("mprnet")
+
+
+def test_weights_of_several_authors_have_several_licences():
+    both = licence_of_others("nafnet", ["NAFNet-GoPro-width32"])
+    assert both is not None
+    assert "megvii-research/NAFNet) or Apache-2.0" in both
+    only = licence_of_others("nafnet", ["NAFNet-GoPro-width64", "NAFNet-REDS-width64"])
+    assert only == "MIT, that of the authors' code; none of their own for the weights (megvii-research/NAFNet)"
+    assert licence_of_others("reduced_deblurnet") is None
+
+
+def test_weights_and_what_they_say_come_from_reading_the_file_once(checkpoint, theirs, monkeypatch):
+    read = []
+    recognise = published.recognise
+    monkeypatch.setattr(published, "recognise", lambda path: read.append(path) or recognise(path))
+    assert open_weights(theirs.path)[1].facts["origin"]["file"] == "Small.pth"
+    assert open_weights("small-gopro")
+    assert read == [theirs.path, theirs.path]
+    assert open_weights(checkpoint)[1] == describe(checkpoint)
 
 
 # -- What comes with the package ---------------------------------------------------------------------------------------

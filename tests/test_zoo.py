@@ -1,12 +1,14 @@
 """Properties of the facts about networks and weights."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from unblur import models, weights, zoo
-from unblur.errors import UnknownName, WeightsError
+from unblur.errors import MissingExtra, UnknownName, WeightsError
 from unblur.weights import ShippedWeights
 
 TINY = {"width": 4, "encoder_blocks": [1], "middle_blocks": 1, "decoder_blocks": [1]}
@@ -44,31 +46,78 @@ def rows(text: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in pairs}
 
 
+@pytest.fixture
+def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of local weights, empty."""
+    monkeypatch.setenv("UNBLUR_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
 def test_weights_come_first_and_every_network_is_listed(shipped: ShippedWeights) -> None:
     facts = zoo.list_models()
-    assert [fact.name for fact in facts] == ["small-one", *models.ARCHITECTURES]
-    assert [fact.weights for fact in facts] == ["small-one", *(None for _ in models.ARCHITECTURES)]
+    assert [fact.name for fact in facts] == ["small-one", *weights.known(), *models.ARCHITECTURES]
+    kinds = ["shipped", *("known" for _ in weights.known()), *("network" for _ in models.ARCHITECTURES)]
+    assert [fact.kind for fact in facts] == kinds
     assert facts[0].options["width"] == 4
-    assert facts[0].measured == {"motion-9": "31.5 dB, psnr"}
+    assert facts[0].measured == ("motion-9: 31.5 dB, psnr",)
 
 
-def test_the_overview_tells_of_each_its_cost_its_licence_and_its_scores(shipped: ShippedWeights) -> None:
+def test_the_overview_tells_of_each_its_cost_its_licence_and_its_scores(shipped: ShippedWeights, local: Path) -> None:
     text = zoo.overview()
     for word in ("small-one", "for softness of all kinds", "CC0", "motion-9: 31.5 dB, psnr", *models.ARCHITECTURES):
         assert word in text
-    assert text.index("small-one") < text.index("reduced_deblurnet")
+    assert text.index("small-one") < text.index("nafnet-gopro-width64") < text.index("reduced_deblurnet")
+    lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  ") and line[2] != " "}
+    assert lines["mprnet-deblurring"].split("  ")[-1] == "NON-COMMERCIAL, file not here"
+    assert "GoPro: psnr 33.7103 dB, SSIM 0.9668 (authors' README)" in text
+    assert str(local) in text
+
+
+def test_known_weights_are_said_to_be_here_once_their_file_is(shipped: ShippedWeights, local: Path) -> None:
+    def here() -> list[str]:
+        return [fact.name for fact in zoo.list_models() if fact.kind == "known" and fact.here]
+
+    assert here() == []
+    (local / "MIMO-UNet.pkl").touch()
+    assert here() == ["mimounet-gopro"]
+    assert [fact.here for fact in zoo.list_models() if fact.kind != "known"] == [True] * (1 + len(models.ARCHITECTURES))
 
 
 def test_looking_draws_no_random_numbers(shipped: ShippedWeights) -> None:
     state = torch.get_rng_state()
     zoo.overview()
+    zoo.count("nafnet", TINY)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_parameters_are_those_of_the_network_itself(shipped: ShippedWeights) -> None:
-    for fact in (fact for fact in zoo.list_models() if fact.name in ("small-one", "reduced_deblurnet")):
-        network = models.create(fact.architecture, **fact.options)
-        assert fact.parameters == sum(parameter.numel() for parameter in network.parameters()), fact.name
+def test_looking_at_all_that_is_listed_builds_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(name: str, **options: object) -> torch.nn.Module:
+        raise AssertionError(f"{name} {options} is not in costs.json: run scripts/fill_tables.py")
+
+    monkeypatch.setattr(models, "create", build)
+    zoo._known_costs.cache_clear()
+    assert zoo.overview()
+
+
+@pytest.mark.parametrize(
+    "row", json.loads(zoo.COSTS.read_text(encoding="utf-8")), ids=lambda row: f"{row['network']}-{row['parameters']}"
+)
+def test_the_committed_costs_are_what_is_counted(row: dict[str, Any]) -> None:
+    try:
+        cost = zoo.count(row["network"], row["options"])
+    except MissingExtra as error:
+        pytest.skip(str(error))
+    assert cost == (row["parameters"], row["macs_256"])
+
+
+def test_networks_that_nobody_counted_before_are_counted_when_they_are_listed(shipped: ShippedWeights) -> None:
+    facts = zoo.list_models()[0]
+    network = models.create("nafnet", **TINY)
+    assert facts.parameters == sum(parameter.numel() for parameter in network.parameters())
+    assert "nafnet" not in {
+        row["network"] for row in json.loads(zoo.COSTS.read_text()) if row["options"] == facts.options
+    }
 
 
 def test_multiply_accumulates_agree_with_a_count_by_hand() -> None:
@@ -86,7 +135,7 @@ def test_multiply_accumulates_agree_with_a_count_by_hand() -> None:
             layer.register_forward_hook(count)
     with torch.no_grad():
         network(torch.zeros(1, 3, zoo.MACS_SIZE_PX, zoo.MACS_SIZE_PX))
-    assert zoo._macs(zoo._on_meta("nafnet", network.arch_options)) == counted
+    assert zoo.count("nafnet", network.arch_options).macs_256 == counted
 
 
 def test_a_network_is_described_with_all_its_options() -> None:
@@ -94,6 +143,35 @@ def test_a_network_is_described_with_all_its_options() -> None:
     assert described["network"] == "nafnet"
     assert "2204.04676" in described["paper"]
     assert {f"option {option}" for option in models.ARCHITECTURES["nafnet"].options} <= described.keys()
+
+
+def test_a_network_names_the_weights_of_its_authors_with_their_licence() -> None:
+    assert rows(zoo.describe("mprnet"))["weights of others"] == "mprnet-deblurring (NON-COMMERCIAL)"
+    assert "weights of others" not in rows(zoo.describe("reduced_deblurnet"))
+
+
+def test_known_weights_are_described_without_their_file_but_with_all_that_is_known(local: Path) -> None:
+    described = rows(zoo.describe("nafnet-gopro-width64"))
+    assert described["file"] == f"{local / 'NAFNet-GoPro-width64.pth'} (not there)"
+    assert described["to be had from"] == weights.known()["nafnet-gopro-width64"].lies_at
+    assert described["licence of weights"].startswith("MIT, ")
+    assert (described["network"], described["option width"]) == ("nafnet", "64")
+    assert described["parameters"] == "67,888,835"
+    assert described["reported on GoPro"] == "psnr 33.7103 dB, SSIM 0.9668 (authors' README)"
+    assert "test-time local converter" in described["protocol"]
+    assert "TensorFlow" in rows(zoo.describe("srn-lstm"))["to be converted"]
+    assert rows(zoo.describe("restormer-motion"))["licence of weights"].startswith("NON-COMMERCIAL, ")
+
+
+def test_known_weights_whose_file_is_there_are_described_by_what_it_turned_out_to_be(local: Path) -> None:
+    state = models.create("deblurgan", convs_per_block=1).state_dict()
+    torch.save({key: torch.zeros(()).expand(value.shape) for key, value in state.items()}, local / "latest_net_G.pth")
+    described = rows(zoo.describe("deblurgan-gopro"))
+    assert described["file"] == str(local / "latest_net_G.pth")
+    assert described["option convs_per_block"] == "1"
+    (local / "MIMO-UNet.pkl").write_text("Sign in")
+    with pytest.raises(WeightsError, match=r"Get MIMO-UNet\.pkl from"):
+        zoo.describe("mimounet-gopro")
 
 
 def test_a_checkpoint_is_described_by_what_stands_in_it(checkpoint: Path) -> None:

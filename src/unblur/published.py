@@ -11,6 +11,7 @@ or else the network's defaults.
 No code is unpickled, whoever made the file. All of this is for files of others: ours say what they are (weights.py).
 """
 
+import argparse
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -31,6 +33,13 @@ WRAPPERS = (
     *("params", "state_dict", "state_dict_G", "model", "G", "generator"),
 )
 """Entries that hold weights, the best first: averaged over the training (EMA) before raw ones. They may be nested."""
+
+HARMLESS: list[Any] = [
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(np.dtype, *(type(np.dtype(name)) for name in ("float32", "float64", "int64", "bool"))),
+    argparse.Namespace,
+]
+"""What trainings keep beside weights, and torch does not read by itself: scores as NumPy's numbers, and settings."""
 
 PARALLEL = "module."
 """What torch's DataParallel puts before every key, sometimes twice."""
@@ -52,14 +61,6 @@ class PublishedWeights:
     """A tensor for every key of the network."""
     configurations: tuple[str, ...]
     """The published configurations (`Arch.published`) that have these shapes; none where the options are others."""
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What is worth keeping in a checkpoint of ours that these weights go into, as plain data."""
-        licence = WEIGHTS_LICENCES.get(self.architecture)
-        return {
-            "origin": {"file": self.path.name, "configurations": [*self.configurations], "weights_licence": licence}
-        }
 
 
 def recognise(path: Path) -> PublishedWeights:
@@ -86,7 +87,7 @@ def recognise(path: Path) -> PublishedWeights:
     if not states:
         raise WeightsError(f"{path} holds no weights: no tensor lies in it, nor in {', '.join(WRAPPERS)} in it.")
     raise WeightsError(
-        f"{path} does not say which network it belongs to, and its keys are those of none that unblur knows. "
+        f"{path} does not say which network it belongs to, and its weights fit none that unblur knows. "
         + _nearest(misfits, {key: tuple(value.shape) for key, value in states[0][1].items()})
     )
 
@@ -113,7 +114,8 @@ def _read(path: Path) -> Any:
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"{path} is not a readable .safetensors file: {error}") from None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what torch raises on a damaged file can be nearly anything
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         if code:
@@ -125,7 +127,10 @@ def _read(path: Path) -> Any:
 
 
 def _states(content: Any, entry: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield all state dicts in a file, without `module.`, and the wrappers they lie in; the best first."""
+    """Yield all state dicts in a file and the wrappers they lie in, the best first.
+
+    Keys come without `module.`; those that all begin alike, such as with `net_g.`, come again without that.
+    """
     if not isinstance(content, Mapping) or depth > 4:
         return
     for wrapper in WRAPPERS:
@@ -135,8 +140,11 @@ def _states(content: Any, entry: str = "", depth: int = 0) -> Iterator[tuple[str
         for key, value in content.items()
         if isinstance(key, str) and isinstance(value, Tensor)
     }
-    if state:
+    while state:
         yield entry, _torch_layout(state)
+        beginnings = {key.partition(".")[0] for key in state}
+        alike = len(beginnings) == 1 and all("." in key for key in state)
+        state = {key.partition(".")[2]: value for key, value in state.items()} if alike else {}
 
 
 def _without_parallel(key: str) -> str:
@@ -355,6 +363,14 @@ def _stripformer(shapes: Shapes) -> dict[str, Any]:
     }
 
 
+def _blur_to_video(shapes: Shapes) -> dict[str, Any]:
+    options = {"width": shapes["conv1_B.weight"][0], "colour_width": shapes["conv2.weight"][0]}
+    pairs = [pair for pair in ("3", "2_6", "1_7") if f"generateFrame{pair}.conv1_B.weight" in shapes]
+    if pairs:
+        options["neighbour_width"] = 2 * shapes["generateFrame3.conv1_B.weight"][0]
+    return {**options, "frames": 1 + 2 * len(pairs)}
+
+
 def _deblurgan(shapes: Shapes) -> dict[str, Any]:
     blocks = {key.split(".")[1] for key in shapes if ".conv_block." in key}
     return {
@@ -410,6 +426,7 @@ def _count(shapes: Shapes, beginning: str) -> int:
 
 
 READERS: dict[str, Callable[[Shapes], dict[str, Any]]] = {
+    "blur_to_video": _blur_to_video,
     "deblurgan": _deblurgan,
     "deblurgan_v2": _deblurgan_v2,
     "deepdeblur": _deepdeblur,
@@ -425,24 +442,3 @@ READERS: dict[str, Callable[[Shapes], dict[str, Any]]] = {
     "uformer": _uformer,
 }
 """What reads the options of each network of which authors' files are about."""
-
-MIT = "MIT for the authors' code; none of their own for the weights"
-BSD = "BSD for the authors' code; none of their own for the weights"
-ACADEMIC = "the authors' Academic Public License: NON-COMMERCIAL use only, the same licence for derivatives"
-
-WEIGHTS_LICENCES: dict[str, str] = {
-    "deblurgan": BSD,
-    "deblurgan_v2": BSD,
-    "deepdeblur": MIT,
-    "fftformer": MIT,
-    "mimo_unet": "none given by the authors, neither for code nor for weights: all rights reserved",
-    "mprnet": ACADEMIC,
-    "nafnet": MIT,
-    "red_net": "the authors say both GPL-3.0-or-later and non-commercial only: take it as NON-COMMERCIAL",
-    "restormer": ACADEMIC,
-    "sam_deblur": "Apache-2.0 for the authors' code; none of their own for the weights",
-    "srn": MIT,
-    "stripformer": MIT,
-    "uformer": MIT,
-}
-"""Under which licence the authors give away their weights, by network; the code here is ours."""
