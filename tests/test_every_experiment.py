@@ -8,7 +8,7 @@ from unblur import models
 from unblur.experiment import load
 
 FOLDER = Path(__file__).parents[1] / "experiments"
-EXPERIMENTS = sorted(FOLDER.rglob("*.y*ml"))
+EXPERIMENTS = sorted(path for path in FOLDER.rglob("*.y*ml") if path.parent.name != "studies")  # those: test_sweep.py
 EVERY = pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.relative_to(FOLDER).as_posix())
 
 

@@ -1,0 +1,223 @@
+"""Which pictures a step sees: batches from any step to the end, on the device, blurred.
+
+Samples are addressed by their position in one endless, seeded series (`data.pairs.TrainingCrops`), and the position of
+a step's first sample is a function of the step. A training that stopped after n steps therefore goes on with the very
+samples that it would have seen, in the middle of a progressive training too. Of several processes each takes a part of
+each batch, so that together they see what one process would.
+"""
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch.utils.data import DataLoader
+
+from unblur.data.pairs import Positions, TrainingCrops, complete_batch
+from unblur.data.resident import ResidentCrops
+from unblur.data.sources import Pair
+from unblur.errors import TrainingError
+from unblur.experiment import Data, Experiment
+
+Batch = dict[str, Any]
+"""`blurred` and `sharp` (B, 3, H, W) float32 in [0, 1] on the device, and `name`."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training with crops and batches of one size, from step `first` on, `stop` excluded."""
+
+    first: int
+    stop: int
+    crop_px: int | None
+    batch_size: int
+    first_position: int
+
+
+def stages(data: Data, total_steps: int, accumulate: int) -> list[Stage]:
+    """Return the stages of a progressive training, or the single one of any other."""
+    parts: list[tuple[int, int | None, int]] = [(total_steps, data.crop_px, data.batch_size)]
+    if data.progressive:
+        parts = [(part.steps, part.crop_px, part.batch_size) for part in data.progressive]
+    found: list[Stage] = []
+    first, position = 0, 0
+    for steps, crop_px, batch_size in parts:
+        found.append(Stage(first, first + steps, crop_px, batch_size, position))
+        first, position = first + steps, position + steps * batch_size * accumulate
+    last = found[-1]
+    found[-1] = Stage(last.first, max(last.stop, total_steps), last.crop_px, last.batch_size, last.first_position)
+    return found
+
+
+@dataclass
+class Batches:
+    """The batches of one process of `processes`."""
+
+    experiment: Experiment
+    pairs: Sequence[Pair]
+    total_steps: int
+    device: torch.device
+    rank: int = 0
+    processes: int = 1
+    seconds_waiting: float = field(default=0.0, init=False)
+    """What steps have waited for their batches so far."""
+    seconds_loading: float = field(default=0.0, init=False)
+    """What loading has taken so far, beside the steps."""
+    seconds_blurring: float = field(default=0.0, init=False)
+    """What blurring has taken; on a GPU only what the processor spends on it."""
+
+    def __post_init__(self) -> None:
+        data = self.experiment.data
+        self.recipe = data.blur
+        self.margin_px = self.recipe.margin_px if self.recipe and data.is_cropped else 0
+        self.stages = stages(data, self.total_steps, self.experiment.accumulate)
+        for stage in self.stages:
+            if stage.batch_size % self.processes:
+                raise TrainingError(
+                    f"A batch of {stage.batch_size} pictures cannot be divided evenly over {self.processes} processes. "
+                    f"Choose a multiple of {self.processes} as batch_size, or another number of processes."
+                )
+
+    def position(self, step: int) -> int:
+        """Return the position of a step's first sample, which is how many pictures were seen before it."""
+        stage = next(stage for stage in reversed(self.stages) if stage.first <= step)
+        return stage.first_position + (step - stage.first) * stage.batch_size * self.experiment.accumulate
+
+    def from_step(self, step: int) -> Iterator[list[Batch]]:
+        """Yield, step after step, the batches whose gradients make the step; the next ones are made meanwhile."""
+        steps = ahead(self._from_step(step), self.device)
+        try:
+            while True:
+                started = time.perf_counter()
+                batches = next(steps, None)
+                self.seconds_waiting += time.perf_counter() - started
+                if batches is None:
+                    return
+                yield batches
+        finally:
+            steps.close()
+
+    def _from_step(self, step: int) -> Iterator[list[Batch]]:
+        for stage in self.stages:
+            first, stop = max(step, stage.first), min(stage.stop, self.total_steps)
+            if first < stop:
+                yield from self._of_stage(stage, first, stop)
+
+    def _of_stage(self, stage: Stage, first: int, stop: int) -> Iterator[list[Batch]]:
+        data, accumulate = self.experiment.data, self.experiment.accumulate
+        samples = TrainingCrops(
+            self.pairs,
+            seed=self.experiment.seed,
+            crop_px=stage.crop_px,
+            margin_px=self.margin_px,
+            resize=data.size,
+            shrink=data.shrink,
+            flips=data.flips,
+            rotations=data.rotations,
+            crops_per_picture=data.crops_per_picture,
+            max_ssim=data.max_ssim,
+            max_tries=data.max_tries,
+        )
+        begin, end = (stage.first_position + (s - stage.first) * stage.batch_size * accumulate for s in (first, stop))
+        loaded = self._loaded(samples, begin, end, stage.batch_size)
+        for _ in range(first, stop):
+            yield [self._completed(self._next(loaded)) for _ in range(accumulate)]
+
+    def _loaded(self, samples: TrainingCrops, begin: int, end: int, batch_size: int) -> Iterator[dict[str, Any]]:
+        """Yield this process's part of the batches of all positions from `begin` to `end`."""
+        if self.experiment.data.resident:
+            crops = ResidentCrops.load(samples, self.device)
+            if crops is None:
+                raise TrainingError(f"The pictures do not fit on {self.device}: leave data.resident out.")
+            for first in range(begin, end, batch_size):
+                yield crops.batch(range(first + self.rank, first + batch_size, self.processes))
+            return
+        loader = DataLoader(
+            samples,
+            batch_size=batch_size // self.processes,
+            sampler=Positions(begin, end, rank=self.rank, world_size=self.processes),
+            num_workers=self.experiment.data.workers,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # its own, so that making the loader draws nothing from the global one
+        )
+        try:
+            yield from loader
+        except RuntimeError as error:
+            if "equal size" not in str(error):
+                raise
+            raise TrainingError(
+                "Pictures of several sizes make no batch: give data.crop_px or data.resize, or data.batch_size: 1."
+            ) from None
+
+    def _next(self, loaded: Iterator[dict[str, Any]]) -> dict[str, Any]:
+        started = time.perf_counter()
+        samples = next(loaded)
+        self.seconds_loading += time.perf_counter() - started
+        return samples
+
+    def _completed(self, samples: dict[str, Any]) -> Batch:
+        started = time.perf_counter()
+        moved = {
+            key: value.to(self.device, non_blocking=True)
+            if isinstance(value, torch.Tensor) and key != "seed"
+            else value
+            for key, value in samples.items()
+        }
+        batch = complete_batch(moved, self.recipe, self.margin_px)
+        self.seconds_blurring += time.perf_counter() - started
+        return batch
+
+
+Item = TypeVar("Item")
+
+
+def ahead(items: Iterator[Item], device: torch.device, depth: int = 2) -> Generator[Item, None, None]:
+    """Yield the items in their order, up to `depth` of them made before they are asked for, in a thread of its own.
+
+    An error that making one raises is raised where that item is asked for. The thread computes on one core, so that it
+    does not crowd out the threads of the step.
+    """
+    made: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
+    ready, ended = threading.Event(), threading.Event()
+
+    def put(is_item: bool, value: Any) -> None:
+        while not ended.is_set():
+            with contextlib.suppress(queue.Full):
+                made.put((is_item, value), timeout=0.1)
+                return
+
+    def make() -> None:
+        torch.set_num_threads(1)
+        ready.set()
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        try:
+            for item in items:
+                put(True, item)
+                if ended.is_set():
+                    return
+            put(False, None)
+        except BaseException as error:
+            put(False, error)
+
+    num_threads = torch.get_num_threads()
+    thread = threading.Thread(target=make, name="batches", daemon=True)
+    thread.start()
+    ready.wait()
+    torch.set_num_threads(num_threads)  # that was for the new thread alone, save that MKL makes no difference
+    try:
+        while True:
+            is_item, value = made.get()
+            if is_item:
+                yield value
+            elif value is None:
+                return
+            else:
+                raise value
+    finally:
+        ended.set()
+        thread.join()

@@ -1,0 +1,88 @@
+"""Looks at the validation pictures on the way: always the same ones, blurred in the same way, restored as users do."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from unblur import metrics
+from unblur.blur.recipes import blur_batch, sample_seed
+from unblur.data.pairs import resized, to_batch
+from unblur.data.sources import Pair
+from unblur.experiment import Experiment
+from unblur.inference import restore_image
+from unblur.losses import LossSum
+
+NUM_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Look:
+    """Means over the validation pictures: the loss, and the PSNR in dB (`psnr-float`)."""
+
+    loss: float
+    psnr: float
+    loss_blurred: float
+    """Of the blurred picture itself: what doing nothing gives."""
+    psnr_blurred: float
+    shown: list[tuple[Tensor, Tensor, Tensor]]
+    """The first pictures as (blurred, restored, sharp), each (3, H, W)."""
+
+
+class Validation:
+    """The pictures, kept in memory."""
+
+    def __init__(self, experiment: Experiment, pairs: Sequence[Pair]) -> None:
+        self.precision = "auto" if experiment.precision == "fp16" else experiment.precision
+        self.pictures = list(_pictures(experiment, pairs))
+
+    def look(self, network: nn.Module, loss: LossSum, fabric: Fabric) -> Look:
+        """Restore all pictures and compare; several processes share the work, and all return the same."""
+        was_training = network.training
+        network.eval()
+        mine = range(fabric.global_rank, len(self.pictures), fabric.world_size)
+        found = {index: self._look_at(index, network, loss) for index in mine}
+        network.train(was_training)
+        if fabric.world_size > 1:
+            gathered: list[dict[int, list[float]]] = [{} for _ in range(fabric.world_size)]
+            torch.distributed.all_gather_object(gathered, {index: scores for index, (scores, _) in found.items()})
+            rows = {index: scores for part in gathered for index, scores in part.items()}
+        else:
+            rows = {index: scores for index, (scores, _) in found.items()}
+        columns = zip(*(rows[index] for index in sorted(rows)), strict=True)
+        mean_loss, mean_psnr, loss_blurred, psnr_blurred = (sum(column) / len(rows) for column in columns)
+        shown = [(self.pictures[i][0], restored, self.pictures[i][1]) for i, (_, restored) in found.items()]
+        return Look(mean_loss, mean_psnr, loss_blurred, psnr_blurred, shown[:NUM_SHOWN])
+
+    def _look_at(self, index: int, network: nn.Module, loss: LossSum) -> tuple[list[float], Tensor]:
+        """Return loss and PSNR of the restored and of the blurred picture, and the restored one."""
+        blurred, sharp = self.pictures[index]
+        restored = restore_image(network, blurred, precision=self.precision)
+        scores = []
+        for picture in (restored, blurred):
+            with torch.no_grad():
+                total, _ = loss.final(picture[None], sharp[None], blurred[None])
+            scores += [float(total), float(metrics.psnr_float(picture, sharp))]
+        return scores, restored
+
+
+def _pictures(experiment: Experiment, pairs: Sequence[Pair]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (blurred, sharp), each (3, H, W): always the same, from the validation's own seed."""
+    settings, recipe = experiment.validation, experiment.data.blur
+    count = min(len(pairs), settings.max_pictures or len(pairs))
+    for index in range(count):
+        pair = pairs[index * len(pairs) // count]
+        sharp = to_batch([resized(pair.sharp.read(), experiment.data.size)]).float() / 255
+        if pair.blurred is not None:
+            blurred = to_batch([resized(pair.blurred.read(), experiment.data.size)]).float() / 255
+        else:
+            assert recipe is not None
+            kind = index % len(recipe.kinds) if recipe.each_kind else None
+            blurred = blur_batch(sharp, recipe, [sample_seed(settings.seed, index)], kind=kind)
+        if settings.crop_px:
+            top, left = (max(0, (length - settings.crop_px) // 2) for length in sharp.shape[-2:])
+            middle = (..., slice(top, top + settings.crop_px), slice(left, left + settings.crop_px))
+            blurred, sharp = blurred[middle], sharp[middle]
+        yield blurred[0].contiguous(), sharp[0].contiguous()
