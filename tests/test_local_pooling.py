@@ -5,9 +5,13 @@ import torch
 import torch.nn.functional as F
 
 from golden import fill, read_golden
-from unblur import models
+from unblur import models, weights
+from unblur.cli import main
+from unblur.errors import SettingsError
+from unblur.images import as_photo
 from unblur.inference import restore_image
 from unblur.models.local_pooling import LocalMeanPool, with_local_pooling
+from unblur.restorer import Restorer, restore
 
 LEVELS_2 = {"width": 8, "encoder_blocks": [1, 1], "middle_blocks": 1, "decoder_blocks": [1, 1]}
 
@@ -101,3 +105,44 @@ def test_large_windows_of_large_pictures_are_exact_in_16_bit_up_to_the_last_roun
 def test_a_network_without_global_pooling_is_refused():
     with pytest.raises(ValueError, match="ReducedDeblurNet has no global pooling"):
         with_local_pooling(models.create("reduced_deblurnet"))
+
+
+# -- For those who restore ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["nafnet", "sam_deblur"])
+def test_photos_are_restored_as_the_authors_test_only_where_that_is_asked_for(name):
+    model = fill(models.create(name, **models.find(name).tiny))
+    assert Restorer(model, device="cpu").network is model
+    local = Restorer(model, device="cpu", local_pooling=True).network
+    windows = {module.window_px[0] for module in local.modules() if isinstance(module, LocalMeanPool)}
+    assert windows == {96, 192, 384}  # 1.5 times the authors' crops of 256, at each level
+    assert models.identity(local) == models.identity(model)
+
+
+def test_a_photo_larger_than_the_window_comes_out_otherwise(photograph):
+    model, large = nafnet(), photograph.repeat(1, 5, 4)  # (3, 480, 512)
+    plain, local = (
+        restore(large, model, device="cpu", tile_px=512, precision="fp32", local_pooling=flag).rgb
+        for flag in (False, True)
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(local, with_local_pooling(model)(large[None])[0].clamp(0, 1), atol=1e-5, rtol=0)
+    assert (plain - local).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("network", ["restormer", None])
+def test_a_network_whose_authors_do_not_test_so_is_refused(network):
+    model = torch.nn.Identity() if network is None else models.create(network, **models.find(network).tiny)
+    with pytest.raises(SettingsError, match=r"whose authors test so \(nafnet, sam_deblur\), not (restormer|Identity)"):
+        _ = Restorer(model.eval(), local_pooling=True).network
+
+
+def test_the_command_takes_it(tmp_path, photograph, capsys):
+    weights.save(nafnet(), tmp_path / "nafnet.safetensors", {})
+    weights.save(models.create("reduced_deblurnet"), tmp_path / "other.safetensors", {})
+    as_photo(photograph).save(tmp_path / "a.png")
+    common = ["restore", str(tmp_path / "a.png"), "--local-pooling", "--device", "cpu", "--model"]
+    assert main([*common, str(tmp_path / "nafnet.safetensors"), "-o", str(tmp_path / "b.png")]) == 0
+    assert main([*common, str(tmp_path / "other.safetensors"), "-o", str(tmp_path / "c.png")]) == 1
+    assert "not reduced_deblurnet" in capsys.readouterr().err

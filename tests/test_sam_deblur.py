@@ -9,7 +9,7 @@ from safetensors import safe_open
 from golden import fill
 from unblur import models
 from unblur.models.local_pooling import with_local_pooling
-from unblur.models.sam_deblur import drop_masks, label_plane, mask_average_pool
+from unblur.models.sam_deblur import drop_masks, label_plane, mask_average_pool, masks_of_labels
 from unblur.weights import num_parameters
 
 TINY = dict(models.find("sam_deblur").tiny)
@@ -143,6 +143,27 @@ def test_labels_are_the_numbers_of_the_masks_added_up_to_255():
     assert label_plane(torch.ones(1, 300, 1, 1)).item() == 1
 
 
+@pytest.mark.parametrize("use", ["averaged", "labels"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_a_label_picture_says_the_same_as_the_masks_it_is_drawn_from(use, dtype):
+    model = fill(models.create("sam_deblur", **TINY, masks=use))
+    pictures = torch.rand(2, 3, 13, 18, generator=torch.Generator().manual_seed(1))
+    masks = torch.zeros(2, 7, 13, 18)
+    masks[0, 0, :, :9], masks[0, 6, 4:, 9:], masks[1, 2, 3:8] = 1, 1, 1  # no overlap; numbers 1, 7 and 3
+    labels = (label_plane(masks)[:, 0] * 255).round().to(dtype)
+    with torch.no_grad():
+        torch.testing.assert_close(model(pictures, labels), model(pictures, masks), atol=1e-5, rtol=0)
+        assert (model(pictures, labels) - model(pictures)).abs().max() > 1e-3
+
+
+def test_each_number_of_label_pictures_becomes_a_mask():
+    labels = torch.tensor([[[0, 4], [9, 9]], [[4, 4], [0, 255]]], dtype=torch.uint8)
+    masks = masks_of_labels(labels)
+    assert masks.shape == (2, 3, 2, 2)  # 4, 9 and 255
+    assert masks.sum(dim=(2, 3)).tolist() == [[1, 2, 0], [2, 0, 1]]
+    assert masks_of_labels(torch.zeros(1, 2, 2)).shape == (1, 0, 2, 2)
+
+
 def test_pooling_can_be_made_local(photograph):
     model = fill(models.create("sam_deblur", **TINY))
     local = with_local_pooling(model, train_size_px=32)
@@ -154,10 +175,10 @@ def test_pooling_can_be_made_local(photograph):
         assert (local(picture, masks) - model(picture, masks)).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("shape", [(1, 4, 4), (1, 2, 4, 5), (2, 2, 4, 4)])
+@pytest.mark.parametrize("shape", [(4, 4), (1, 4, 5), (1, 2, 4, 5), (2, 2, 4, 4), (2, 4, 4), (1, 1, 1, 4, 4)])
 def test_masks_of_another_size_than_the_picture_are_refused(shape):
     model = models.create("sam_deblur", **TINY)
-    with pytest.raises(ValueError, match=r"masks have the shape \(1, M, 4, 4\) here, not "):
+    with pytest.raises(ValueError, match=r"masks have the shape \(1, M, 4, 4\) or \(1, 4, 4\) here, not "):
         model(torch.rand(1, 3, 4, 4), torch.zeros(shape))
 
 

@@ -10,8 +10,10 @@ colours around instead of those underneath, and the latter are kept. Colours are
 """
 
 import contextlib
+import inspect
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from unblur import weights
+from unblur import models, weights
 from unblur.errors import OutputError, PhotoError, SettingsError
 from unblur.images import (
     DEFAULT_MAX_PIXELS,
@@ -35,7 +37,14 @@ from unblur.images import (
     write_photo,
 )
 from unblur.inference import Precision, restore_image, tiles_for
+from unblur.masks import Masks, find_masks
+from unblur.models.local_pooling import with_local_pooling
 from unblur.outputs import FailedFile, PlannedFile
+
+NO_MASKS = (
+    "restored without masks, as one region: this network knows more with them. Give a folder of masks, or sam:NAME for "
+    "those of Segment Anything, with --masks."
+)
 
 Picture = str | Path | Photo | Image.Image | np.ndarray | Tensor
 
@@ -47,10 +56,14 @@ def restore(
     device: str = "auto",
     tile_px: int | None = None,
     precision: Precision = "auto",
+    masks: str | Path | Masks | None = None,
+    local_pooling: bool = False,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Photo:
     """Return the restored photo; see `Restorer`, which is the better choice for more than one picture."""
-    restorer = Restorer(model, device=device, tile_px=tile_px, precision=precision)
+    restorer = Restorer(
+        model, device=device, tile_px=tile_px, precision=precision, masks=masks, local_pooling=local_pooling
+    )
     return restorer.restore(picture, max_pixels=max_pixels)
 
 
@@ -66,7 +79,7 @@ class RestoredFile:
     """How often the network ran for it."""
     seconds: float
     losses: tuple[str, ...] = ()
-    """What of the input the output does not have, in words; mostly nothing."""
+    """What of the input the output does not have, or what it was restored without, in words; mostly nothing."""
 
 
 class Restorer:
@@ -79,12 +92,20 @@ class Restorer:
         device: str = "auto",
         tile_px: int | None = None,
         precision: Precision = "auto",
+        masks: str | Path | Masks | None = None,
+        local_pooling: bool = False,
     ) -> None:
         """Take the name of shipped weights, a checkpoint, or a network in eval mode.
 
         Weights are loaded when first needed. `device` is "cpu", "cuda", "cuda:1", "mps", or "auto": the best there is;
         a given network then stays where it is. Smaller tiles (`tile_px`, the longest side) need less memory.
         `precision` is "fp32", "bf16", or "auto": bf16 where it is fast.
+
+        `masks`, for a network that takes them, is a folder of mask files, "sam:" and the name or folder of Segment
+        Anything, or a function of your own (unblur/masks.py). `local_pooling` pools over windows of 1.5 times the
+        size of training crops instead of over the whole tile (models/local_pooling.py): how NAFNet's and SAM-Deblur's
+        authors test, on whole pictures (a `tile_px` as large as the picture). Off by default: tiles of 512 pixels
+        are nearly such windows already, and other weights were not made for it.
         """
         if isinstance(model, nn.Module) and model.training:
             raise ValueError("the network is in training mode: call its eval() first")
@@ -94,19 +115,31 @@ class Restorer:
         self._device = None if isinstance(model, nn.Module) and device == "auto" else find_device(device)
         self._tile_px = tile_px
         self._precision: Precision = precision
+        self._masks = find_masks(masks) if isinstance(masks, str | Path) else masks
+        self._local_pooling = local_pooling
 
     @cached_property
     def network(self) -> nn.Module:
-        """Return the network on its device. Raises `UnknownName` or `WeightsError`."""
+        """Return the network on its device.
+
+        Raises `UnknownName` or `WeightsError`, and `SettingsError` where it takes no masks or has no pooling to change.
+        """
         network = self._model if isinstance(self._model, nn.Module) else weights.load(self._model)
-        return network if self._device is None else network.to(self._device)
+        if self._masks is not None and not _takes_masks(network):
+            raise SettingsError(f"{_name(network)} takes no masks; restore without them, or with sam_deblur.")
+        network = network if self._device is None else network.to(self._device)
+        return _pooling_locally(network) if self._local_pooling else network
 
     def restore(self, picture: Picture, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
         """Return the restored photo, with the alpha and the metadata of the old one.
 
         Takes a path, a Photo, a Pillow picture, an array (H, W, C) or a tensor (C, H, W), as `images.as_photo` does.
+        Warns (`UserWarning`) where the network goes without the masks it takes.
         """
-        return self._restored(as_photo(picture, max_pixels=max_pixels), "The picture")
+        photo = as_photo(picture, max_pixels=max_pixels)
+        if self._misses_masks():
+            warnings.warn(f"The picture is {NO_MASKS}", stacklevel=2)
+        return self._restored(photo, "The picture", Path(picture) if isinstance(picture, str | Path) else None)
 
     def restore_file(
         self, source: str | Path, target: str | Path, *, overwrite: bool = False, max_pixels: int = DEFAULT_MAX_PIXELS
@@ -124,15 +157,21 @@ class Restorer:
             check_output(target, overwrite=overwrite)
         photo = read_photo(source, max_pixels=max_pixels)
         check_output(target, overwrite=overwrite, photo=photo)
-        write_photo(self._restored(photo, str(source)), target, overwrite=overwrite)
+        write_photo(self._restored(photo, str(source), source), target, overwrite=overwrite)
         tiles = len(tiles_for(self.network, photo.height, photo.width, self._tile_px))
         seconds = time.perf_counter() - started
-        return RestoredFile(source, target, photo.width, photo.height, tiles, seconds, losses(photo, target))
+        lacking = losses(photo, target) + ((NO_MASKS,) if self._misses_masks() else ())
+        return RestoredFile(source, target, photo.width, photo.height, tiles, seconds, lacking)
 
-    def _restored(self, photo: Photo, name: str) -> Photo:
-        """Return the restored photo; `name` is for messages."""
+    def _misses_masks(self) -> bool:
+        return self._masks is None and _takes_masks(self.network)
+
+    def _restored(self, photo: Photo, name: str, path: Path | None) -> Photo:
+        """Return the restored photo; `name` is for messages, `path` for its masks."""
         with _short_of_memory(name):
-            rgb = restore_image(self.network, photo.visible_rgb(), tile_px=self._tile_px, precision=self._precision)
+            network, blurred = self.network, photo.visible_rgb()
+            masks = None if self._masks is None else self._masks(blurred.to(_device_of(network)), path)
+            rgb = restore_image(network, blurred, tile_px=self._tile_px, precision=self._precision, masks=masks)
             if not photo.is_opaque:
                 assert photo.alpha is not None
                 rgb = torch.where(photo.alpha > 0, rgb, photo.rgb)
@@ -169,6 +208,28 @@ def find_device(name: str) -> torch.device:
     if not has[kind] or (index and kind == "cuda" and int(index) >= torch.cuda.device_count()):
         raise SettingsError(f"PyTorch finds no device '{name}' here; use --device auto or cpu.")
     return torch.device(name)
+
+
+def _takes_masks(network: nn.Module) -> bool:
+    return "masks" in inspect.signature(network.forward).parameters
+
+
+def _name(network: nn.Module) -> str:
+    identity = models.identity(network)
+    return type(network).__name__ if identity is None else identity[0]
+
+
+def _pooling_locally(network: nn.Module) -> nn.Module:
+    """Return the network as its authors test it, sharing its weights. Raises `SettingsError` where they do not so."""
+    known = models.ARCHITECTURES.get(_name(network))
+    if known is None or known.local_pooling_px is None:
+        names = ", ".join(name for name, arch in models.ARCHITECTURES.items() if arch.local_pooling_px)
+        raise SettingsError(f"Local pooling is for networks whose authors test so ({names}), not {_name(network)}.")
+    return with_local_pooling(network, known.local_pooling_px)
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
 @contextlib.contextmanager
