@@ -188,6 +188,16 @@ def test_every_training_that_is_shown_has_a_valid_experiment(path):
             experiment.load(ROOT / options.experiment, changes)
 
 
+def flags_of(command: argparse.ArgumentParser) -> set[str]:
+    """Return the flags of a command and of its own commands."""
+    flags = set()
+    for action in command._actions:
+        flags |= set(action.option_strings)
+        if isinstance(action, argparse._SubParsersAction):
+            flags = flags.union(*(flags_of(choice) for choice in action.choices.values()))
+    return flags
+
+
 @EVERY_DOCUMENT
 def test_every_command_in_running_text_exists(path):
     (subparsers,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
@@ -196,7 +206,7 @@ def test_every_command_in_running_text_exists(path):
         if name not in subparsers.choices:
             wrong.append(f"unblur {name}")
             continue
-        known = {flag for action in subparsers.choices[name]._actions for flag in action.option_strings}
+        known = flags_of(subparsers.choices[name])
         wrong += [f"unblur {name} {flag}" for flag in re.findall(r"(?<!\S)--?[a-z][\w-]*", rest) if flag not in known]
     assert not wrong
 
