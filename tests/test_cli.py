@@ -23,7 +23,9 @@ from PIL import Image
 from unblur import cli, images, models, weights
 from unblur.images import as_photo, read_photo
 
-COMMANDS = ("restore", "models", "blur", "train", "evaluate", "score", "export")
+COMMANDS = (
+    "restore", "models", "blur", "data", "train", "sweep", "evaluate", "score", "detect", "compare", "export"
+)  # fmt: skip
 TINY = {"width": 4, "encoder_blocks": [1], "middle_blocks": 1, "decoder_blocks": [1]}
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals, limits and terminals")
 
@@ -492,7 +494,7 @@ def test_a_name_in_brackets_is_no_markup_of_the_progress_bar(on_terminal: Comman
 WRONG_USAGE = {
     "no command": ([], "required: COMMAND"),
     "unknown command": (["restroe", "a.png"], "Did you mean 'restore'?"),
-    "strange command": (["xyzzy"], "Known: blur, evaluate, export, models, restore, score, train."),
+    "strange command": (["xyzzy"], "Known: blur, compare, data, detect, evaluate, export, models, restore, score, sweep, train."),
     "unknown flag": (["restore", "a.png", "--modle", "x"], "Did you mean '--model'?"),
     "unknown flag with a value": (["restore", "a.png", "--max-pixel=3"], "Did you mean '--max-pixels'?"),
     "shortened flag": (["restore", "a.png", "--over"], "Did you mean '--overwrite'?"),

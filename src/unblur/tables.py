@@ -44,13 +44,13 @@ def markdown_table(summary: Summary, metrics: Sequence[str] | None = None) -> st
             numbers = [row["mean"][name], row["median"][name]]
             numbers += [row["worst_5_percent"][name]] if worst else []
             numbers += [row["levels"][level]["mean"][name] for level in levels]
-            line += [_text(name, number) for number in numbers]
+            line += [score_text(name, number) for number in numbers]
     for title, cell in _BESIDE.items():
         column = [cell(row) for row in summary["rows"]]
         if any(column):
             header.append(title)
             cells = [[*line, text or "-"] for line, text in zip(cells, column, strict=True)]
-    return f"{_markdown(header, cells)}\n\n{_below(summary, shown)}"
+    return f"{markdown(header, cells)}\n\n{_below(summary, shown)}"
 
 
 def by_blur_table(summary: Summary) -> str:
@@ -67,21 +67,21 @@ def by_blur_table(summary: Summary) -> str:
     for bands in zip(*(row["by_blur"] for row in models), strict=True):
         first = bands[0]
         means = [first["blurred"][judge], *(band["mean"][judge] for band in bands)]
-        cells.append([first["blurred_psnr"], str(first["n"]), *(_text(judge, mean) for mean in means)])
-    return _markdown(header, cells)
+        cells.append([first["blurred_psnr"], str(first["n"]), *(score_text(judge, mean) for mean in means)])
+    return markdown(header, cells)
 
 
 def score_table(summary: Summary) -> str:
     """Return the scores of one folder (`Scores.to_json`) as a Markdown table, a row for each metric."""
     statistics = {"mean": "mean", "median": "median", "std": "std", "min": "min", "worst 5 %": "worst_5_percent"}
     cells = [
-        [name, *(_text(name, summary[statistic][name]) for statistic in statistics.values())]
+        [name, *(score_text(name, summary[statistic][name]) for statistic in statistics.values())]
         for name in summary["mean"]
     ]
     counted = f"{summary['n']} pictures" if summary["n"] > 1 else "1 picture"
     protocol = "; ".join(f"{name}: {text}" for name, text in summary["protocol"].items())
     below = f"{counted}. {protocol}. {_versions(summary)}."
-    return f"{_markdown(['metric', *statistics], cells)}\n\n{below}"
+    return f"{markdown(['metric', *statistics], cells)}\n\n{below}"
 
 
 def check_comparable(summaries: Mapping[str, Summary], metrics: Sequence[str]) -> None:
@@ -127,10 +127,36 @@ def overview_table(summaries: Mapping[str, Summary], model: str) -> str:
         name = f"{name} (best shift within {shift} px)" if shift else name
         for level in before["levels"] or [None]:
             old, new = ((row["levels"][level] if level else row) for row in (before, after))
-            scores = [f"{_text('psnr', row['mean']['psnr'])} dB, {row['mean']['ssim-wang']:.4f}" for row in (old, new)]
+            scores = [
+                f"{score_text('psnr', row['mean']['psnr'])} dB, {row['mean']['ssim-wang']:.4f}" for row in (old, new)
+            ]
             gain = new["mean"]["psnr"] - old["mean"]["psnr"]
             cells.append([f"{name}, {level}" if level else name, str(old["n"]), *scores, f"{gain:+.2f} dB"])
-    return _markdown(header, cells)
+    return markdown(header, cells)
+
+
+def reproduction_table(rows: Sequence[tuple[str, str, Summary | None]]) -> str:
+    """Return a document's figures beside ours: (network, what the document reports, our summary or None).
+
+    The first row is the blurred input. A network that was not trained yet has no figure. A summary says under
+    `training` what its training took. Raises `DataError` where two summaries are not scored alike, or none is there.
+    """
+    found = [summary for _, _, summary in rows if summary is not None]
+    if not found:
+        raise DataError("A table of reproduced experiments needs at least one result.")
+    blurred = found[0]["rows"][0]
+    check_comparable({str(index): summary for index, summary in enumerate(found)}, list(blurred["mean"]))
+    levels = list(blurred["levels"])
+    scores = [f"{name}, {part}" for name in blurred["mean"] for part in levels or ("mean", "median")]
+    cells = [["blurred input", "", "", *_scores(blurred), ""]]
+    for network, document, summary in rows:
+        if summary is None:
+            cells.append([network, "", document, *[""] * len(scores), "not run yet"])
+        else:
+            taken = summary["training"]
+            cells.append([network, f"{taken['parameters']:,}", document, *_scores(summary["rows"][1]), _budget(taken)])
+    table = markdown(["network", "parameters", "the document", *scores, "our training"], cells)
+    return f"{table}\n\n{_below(found[0], list(blurred['mean']))}"
 
 
 def fill_tables(text: str, results: Path, others: Mapping[str, str]) -> str:
@@ -169,14 +195,26 @@ def replace_between_marks(text: str, name: str, table: str) -> str:
 _OPENING = re.compile(r"<!-- table:(\S+) -->")
 
 
-def _text(metric: str, value: float) -> str:
+def score_text(metric: str, value: float) -> str:
     """Return a score with as many digits as mean something."""
     if metric.startswith("psnr"):
         return f"{value:.2f}"
     return f"{value:.4f}" if find_metric(metric).higher_is_better else f"{value:.3g}"
 
 
-def _markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+def _scores(row: Row) -> list[str]:
+    """Return each metric's mean at each level, or its mean and median where there are no levels."""
+    if row["levels"]:
+        return [score_text(name, level["mean"][name]) for name in row["mean"] for level in row["levels"].values()]
+    return [score_text(name, row[part][name]) for name in row["mean"] for part in ("mean", "median")]
+
+
+def _budget(taken: Mapping[str, Any]) -> str:
+    minutes = f", {taken['cpu_seconds'] / 60:.0f} CPU minutes" if taken["cpu_seconds"] else ""
+    return f"{taken['total_steps']:,} steps, {taken['images']:,} pictures{minutes}"
+
+
+def markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """Return a table whose first column is text and whose others are numbers."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -58,6 +58,21 @@ def add_scoring(command: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print one JSON object and nothing else")
 
 
+def add_evaluation(command: argparse.ArgumentParser) -> None:
+    """Add what every command takes that restores a data set and looks at the results."""
+    add = command.add_argument
+    models = "weights to compare; also unsharp, wiener-true-kernel"
+    add("--model", metavar="NAME|FILE", nargs="+", action="extend", required=True, help=models)
+    add("--data", metavar="NAME|DIR", required=True, help="data set by name, or a folder")
+    add("--recipe", metavar="NAME|FILE", help="how to blur sharp photos")
+    add("--size", metavar="448x256", help="reduce sharp photos to this size first (by area, aspect not kept)")
+    add("--seed", metavar="N", type=int, default=0, help="of the recipe (%(default)s)")
+    add_scoring(command)
+    add("--out", metavar="DIR", type=path, help="keep pictures, scores and settings; goes on where it stopped")
+    add("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1, mps, or auto: the best there is (%(default)s)")
+    add_data_root(command)
+
+
 def add_data_root(command: argparse.ArgumentParser) -> None:
     """Add where the data sets lie."""
     command.add_argument("--data-root", metavar="DIR", type=path, help="folder of the data sets ($UNBLUR_DATA)")

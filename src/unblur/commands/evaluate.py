@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from unblur.commands.arguments import Commands, add_command, add_data_root, add_scoring, path
+from unblur.commands.arguments import Commands, add_command, add_evaluation
 from unblur.commands.terminal import DONE, bar, say
 
 
@@ -18,23 +18,7 @@ def add_to(commands: Commands) -> None:
         "With --recipe the data are sharp photos, blurred by it; without, pairs in blur/ and sharp/. The first row "
         "of the table is the blurred input itself.",
     )
-    add = command.add_argument
-    add(
-        "--model",
-        metavar="NAME|FILE",
-        nargs="+",
-        action="extend",
-        required=True,
-        help="weights to compare; also unsharp, wiener-true-kernel",
-    )
-    add("--data", metavar="NAME|DIR", required=True, help="data set by name, or a folder")
-    add("--recipe", metavar="NAME|FILE", help="how to blur sharp photos")
-    add("--size", metavar="448x256", help="reduce sharp photos to this size first (by area, aspect not kept)")
-    add("--seed", metavar="N", type=int, default=0, help="of the recipe (%(default)s)")
-    add_scoring(command)
-    add("--out", metavar="DIR", type=path, help="keep pictures, scores and settings; goes on where it stopped")
-    add("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1, mps, or auto: the best there is (%(default)s)")
-    add_data_root(command)
+    add_evaluation(command)
 
 
 def run(options: argparse.Namespace) -> int:

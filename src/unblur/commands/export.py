@@ -32,13 +32,12 @@ def run(options: argparse.Namespace) -> int:
     suffix = SUFFIXES[options.format]
     if options.output.suffix != suffix:
         options.parser.error(f"--format {options.format} writes a {suffix} file, not {options.output.name}")
-    model = weights.load(options.model)
+    model, checkpoint = weights.open_weights(options.model)
     if options.format == "onnx":
         from unblur.engines import export_onnx
 
         say(f"{options.model} -> {options.output} ({export_onnx(model, options.output, overwrite=options.overwrite)})")
         return DONE
-    facts = weights.describe(options.model).facts
-    weights.save(model, options.output, facts, overwrite=options.overwrite)
+    weights.save(model, options.output, checkpoint.facts, overwrite=options.overwrite)
     say(f"{options.model} -> {options.output} ({weights.num_parameters(model):,} parameters)")
     return DONE

@@ -45,6 +45,7 @@ from unblur.restorer import find_device
 
 __all__ = [
     "BLURRED_INPUT",
+    "TRUTH",
     "Evaluation",
     "PictureScore",
     "Progress",
@@ -55,6 +56,9 @@ __all__ = [
     "psnr_among",
     "score",
 ]
+
+TRUTH = "sharp"
+"""Name of the folder of the sharp pictures."""
 
 BLURRED_INPUT = "blurred input"
 """Name of the first row of every evaluation."""
@@ -151,7 +155,7 @@ def evaluate(
         "precision": "bf16" if bf16_is_fast(on) else "fp32",
     }
     with folder.opened(out, {**settings, "versions": versions()}) as home:
-        places = contenders.folder_names([BLURRED_INPUT, *(rival.label for rival in rivals)], [_TRUTH])
+        places = contenders.folder_names([BLURRED_INPUT, *(rival.label for rival in rivals)], [TRUTH])
         blurred, *restored = (home / place for place in places)
         journal = folder.Journal(home / "journal.jsonl")
         tell = _teller(progress, 2 * len(pictures) * (1 + len(rivals)))
@@ -187,8 +191,6 @@ def evaluate(
 
 # -- Pass 1: writing ---------------------------------------------------------------------------------------------------
 
-_TRUTH = "sharp"
-
 
 def _write_blurred(
     sample: Sample, recipe: Recipe | None, size: tuple[int, int] | None, file: Path, home: Path, bits: int
@@ -201,7 +203,7 @@ def _write_blurred(
             _write_png(_as_tensor(values), file, bits)
         return sample.sharp
     assert recipe is not None
-    truth = FilePicture(home / _TRUTH / f"{sample.name}.png", sample.name)
+    truth = FilePicture(home / TRUTH / f"{sample.name}.png", sample.name)
     if not (file.exists() and truth.path.exists()):
         sharp = _as_tensor(resized(sample.sharp.read(), size))
         if not truth.path.exists():

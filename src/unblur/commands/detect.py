@@ -1,0 +1,65 @@
+"""`unblur detect`: do objects get found in restored pictures?"""
+
+import argparse
+import json
+from pathlib import Path
+
+from unblur.commands.arguments import Commands, add_command, add_evaluation
+from unblur.commands.terminal import DONE, bar, say
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    command = add_command(
+        commands,
+        "detect",
+        run,
+        "count the objects that are found in blurred and restored pictures",
+        "What the detector finds in the sharp pictures is the truth. Takes what `unblur evaluate` takes, and goes on "
+        "from the pictures in its --out.",
+    )
+    add_evaluation(command)
+    add = command.add_argument
+    detectors = "an ONNX file of the YOLO family, or a detector of transformers by name or folder (OpenCV's own)"
+    add("--detector", metavar="FILE|NAME|DIR", default="default", help=detectors)
+    add(
+        "--iou", metavar="X", type=float, default=0.5, help="from which overlap an object is the true one (%(default)s)"
+    )
+    add("--score", metavar="X", type=float, default=0.25, help="from which score an object counts (%(default)s)")
+    add("--classes", metavar="NAME", nargs="+", action="extend", default=[], help="look for these only")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Count objects in the pictures of models and print the table, the blurred input first."""
+    from unblur import detection
+    from unblur.blur.recipes import load_recipe
+    from unblur.data.catalog import open_dataset
+    from unblur.experiment import parse_size
+    from unblur.inference import keep_freed_memory
+    from unblur.metrics.protocols import protocol_of_data
+
+    keep_freed_memory()
+    detector = detection.find_detector(options.detector, device=options.device)
+    recipe = load_recipe(options.recipe) if options.recipe else None
+    with bar(options, "detecting", None) as progress:
+        result = detection.detect(
+            options.model,
+            open_dataset(options.data, options.data_root, sharp_only=recipe is not None),
+            detector,
+            min_iou=options.iou,
+            min_score=options.score,
+            classes=options.classes,
+            data_name=Path(options.data).resolve().name if Path(options.data).is_dir() else options.data,
+            recipe=recipe,
+            size=parse_size(options.size) if options.size else None,
+            seed=options.seed,
+            protocol=options.protocol or protocol_of_data(options.data).name,
+            metrics=options.metrics,
+            shift_px=options.shift,
+            device=options.device,
+            out=options.out,
+            progress=progress.update,
+        )
+    summary = result.to_json()
+    say(json.dumps(summary) if options.json else detection.detection_table(summary))
+    return DONE
