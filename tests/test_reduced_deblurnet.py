@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from golden import fill
-from unblur import models
+from unblur import models, weights
 from unblur.weights import num_parameters
 
 BOTH = pytest.mark.parametrize("residual", [False, True])
@@ -18,6 +18,22 @@ def picture(height: int, width: int) -> Tensor:
 @BOTH
 def test_it_has_the_documents_50_thousand_parameters(residual):
     assert num_parameters(models.create("reduced_deblurnet", residual=residual)) == 48_163
+
+
+def test_without_batch_normalisation_its_192_parameters_are_missing_and_single_pictures_are_restored_in_training_mode():
+    model = models.create("reduced_deblurnet", batch_norm=False)
+    assert num_parameters(model) == 48_163 - 2 * (32 + 64)
+    assert not list(model.buffers())
+    one, other = picture(16, 20), picture(16, 20) / 2
+    with torch.no_grad():
+        together = model.train()(torch.cat([one, other]))
+        torch.testing.assert_close(together[:1], model(one))  # no statistics of the other picture in it
+
+
+def test_weights_from_before_the_option_still_load():
+    for name in ("reduced-deblurnet-gaussian", "reduced-deblurnet-document"):
+        assert "batch_norm" not in weights.describe(name).options
+        assert any(isinstance(layer, nn.BatchNorm2d) for layer in weights.load(name).modules())
 
 
 def test_its_layers_are_those_of_the_document():
