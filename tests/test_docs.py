@@ -5,6 +5,8 @@ steps. A block under `<!-- not run: the reason -->` is only parsed, as are all c
 """
 
 import argparse
+import dataclasses
+import json
 import re
 import shlex
 import shutil
@@ -13,23 +15,27 @@ import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args, get_origin
 
 import pytest
 import skimage.data
 import torch
 import yaml
 from PIL import Image
+from pydantic.fields import FieldInfo
 
-from unblur import experiment, models, weights
+from unblur import experiment, losses, models, published, weights
 from unblur.blur import recipes
 from unblur.cli import main, parser
 from unblur.commands import train
 from unblur.images import find_photos
-from unblur.settings import validated
+from unblur.models import critics
+from unblur.models.arch import Arch
+from unblur.settings import Settings, validated
 
 ROOT = Path(__file__).parents[1]
 TUTORIAL = ROOT / "docs" / "train-on-your-own-photos.md"
+TRAINING = ROOT / "docs" / "training.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 EVERY_DOCUMENT = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 SHELLS = {"sh", "bash", "shell", "console"}
@@ -65,9 +71,22 @@ def blocks(path: Path) -> list[Block]:
 
 
 def unblur_commands(path: Path) -> list[list[str]]:
-    """Return the arguments of every `unblur ...` line in the blocks of a document."""
+    """Return the arguments of every `unblur ...` and `... -m unblur ...` line in the blocks of a document."""
     commands = [words for block in blocks(path) for words in block.commands]
-    return [words[1:] for words in commands if Path(words[0]).name == "unblur"]
+    return [
+        words[place + 1 :]
+        for words in commands
+        for place, word in enumerate(words)
+        if Path(word).name == "unblur" and (place == 0 or words[place - 1] == "-m")
+    ]
+
+
+def rows(path: Path, heading: str) -> dict[str, str]:
+    """Return the table rows under a heading and what is below it: the code in the first cell, and the rest."""
+    level = heading.partition(" ")[0]
+    section = text_without_blocks(path).partition(f"\n{heading}\n")[2]
+    section = re.split(rf"^#{{1,{len(level)}}} ", section, maxsplit=1, flags=re.MULTILINE)[0]
+    return dict(re.findall(r"^\| `([^`]+)` \| (.*) \|$", section, re.MULTILINE))
 
 
 def text_without_blocks(path: Path) -> str:
@@ -258,6 +277,89 @@ def test_the_recipes_in_documents_are_valid(tmp_path):
         file = tmp_path / "recipe.yaml"
         file.write_text(text, encoding="utf-8")
         recipes.load_recipe(file)
+
+
+def test_the_training_document_has_every_key_of_an_experiment_with_its_default():
+    shown = rows(TRAINING, "## Settings")
+    known = dict(keys_of(experiment.Experiment, set()))
+    assert shown.keys() == known.keys()
+    assert {key: shown[key].partition(" |")[0] for key in shown} == {key: default(known[key]) for key in known}
+
+
+def keys_of(settings: type[Settings], seen: set[type[Settings]], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield every key with what is known of it. Sections that occur a second time are one key there."""
+    for name, field in settings.model_fields.items():
+        inner, suffix = section_of(field.annotation)
+        if inner is None or inner in seen:
+            yield prefix + name, field
+        else:
+            seen.add(inner)
+            yield from keys_of(inner, seen, f"{prefix}{name}{suffix}.")
+
+
+def section_of(annotation: Any) -> tuple[type[Settings] | None, str]:
+    """Return the settings within a key's type, and how a key in it is written: `[]` in a list, `NAME` in a dict."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation, ""
+    suffix = {tuple: "[]", dict: ".NAME"}.get(get_origin(annotation), "")
+    found = (section_of(part) for part in get_args(annotation))
+    return next(((inner, suffix + more) for inner, more in found if inner), (None, ""))
+
+
+def default(field: FieldInfo) -> str:
+    """Return a default as the document writes it."""
+    if field.is_required():
+        return "needed"
+    return "–" if field.default is None else f"`{json.dumps(field.default)}`"
+
+
+def test_the_training_document_has_every_loss_schedule_and_critic():
+    assert rows(TRAINING, "## Losses").keys() == set(losses.LOSSES)
+    assert rows(TRAINING, "### Against critics").keys() == critics.CRITICS.keys()
+    schedules = rows(TRAINING, "## Schedules and optimisers")
+    assert schedules.keys() == experiment.SCHEDULE_KEYS.keys()
+    for name, (needed, optional) in experiment.SCHEDULE_KEYS.items():
+        cells = [set(re.findall(r"`(\w+)`", cell)) for cell in schedules[name].split(" | ")]
+        assert (cells[0] >= set(needed), cells[1]) == (True, set(optional)), name
+
+
+def test_the_settings_in_the_training_document_are_valid():
+    whole = experiment.load(ROOT / "experiments" / "sharp" / "my_photos.yaml").model_dump(mode="json")
+    parts = [yaml.safe_load(block.text) for block in blocks(TRAINING) if block.language == "yaml"]
+    assert len(parts) >= 5
+    for part in parts:
+        validated(experiment.Experiment, {**whole, **part}, str(part))
+
+
+def test_the_training_document_names_the_files_of_a_run():
+    assert files_of_a_run_in(TUTORIAL) == {name.split("/")[0] for name in rows(TRAINING, "## The run folder")}
+
+
+def test_the_guide_to_networks_names_every_fact_of_one():
+    text = (ROOT / "docs" / "adding-a-model.md").read_text("utf-8")
+    facts = {field.name for field in dataclasses.fields(Arch)}
+    assert not {fact for fact in facts if not re.search(rf"`{fact}`|^    {fact}=", text, re.MULTILINE)}
+
+
+def test_the_document_on_checkpoints_has_every_network_and_wrapper_that_is_recognised():
+    document = ROOT / "docs" / "published-checkpoints.md"
+    assert rows(document, "## What is recognised").keys() == published.READERS.keys()
+    assert not {entry for entry in published.WRAPPERS if f"`{entry}`" not in document.read_text("utf-8")}
+
+
+def test_the_line_in_the_document_on_checkpoints_merges_jins_four_files_into_one_network(tmp_path, monkeypatch):
+    network = models.create("blur_to_video", **models.find("blur_to_video").tiny)
+    (line,) = (b.text for b in blocks(ROOT / "docs" / "published-checkpoints.md") if b.language == "python")
+    beginnings = [("",), ("generateFrame3.", "generateFrame5."), ("generateFrame2_6.",), ("generateFrame1_7.",)]
+    left, files = network.state_dict(), re.findall(r'"(\w+\.pth)"', line)[:4]
+    for file, starts in reversed([*zip(files, beginnings, strict=True)]):
+        part = {key: left.pop(key) for key in [*left] if key.startswith(starts)}
+        torch.save({"state_dict_G": part}, tmp_path / file)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(line, "published-checkpoints.md", "exec"), {})
+    merged = weights.load("jin.pth")
+    assert models.identity(merged) == models.identity(network)
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in merged.state_dict().items())
 
 
 def _save(photo: Image.Image, path: Path) -> None:

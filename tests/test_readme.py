@@ -1,5 +1,6 @@
 """README says what is true: its test command is CI's, its tables are the committed results, its limits hold."""
 
+import argparse
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from unblur import models, weights
+from unblur.cli import parser
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,6 +39,17 @@ def test_no_place_for_a_figure_is_left_unfilled() -> None:
     for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         left = re.findall(r"\b(?:TIME|MEMORY|BUDGET|TODO|FIXME|XXX)_?[A-Z0-9]*\b", document.read_text(encoding="utf-8"))
         assert not left, document.name
+
+
+def test_the_number_of_networks_is_that_of_the_list() -> None:
+    assert f"[{len(models.ARCHITECTURES)} networks](docs/models.md)" in README
+
+
+def test_every_command_and_every_page_of_the_documents_can_be_found_from_readme() -> None:
+    pages = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")}
+    assert not {page for page in pages if page not in README}
+    (commands,) = (action.choices for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+    assert not {command for command in commands or () if f"`unblur {command}`" not in README}
 
 
 @pytest.mark.parametrize("name", sorted(weights.shipped()))
