@@ -1,4 +1,4 @@
-"""Measure how fast training samples are loaded, against a plain `Dataset`, and write `benchmarks/results/speed/loading.json`.
+"""Measure how fast training samples are loaded against a plain `Dataset`: `benchmarks/results/speed/loading.json`.
 
     python benchmarks/loading.py [--pictures 24] [--rounds 3]
 

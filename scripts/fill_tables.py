@@ -6,13 +6,16 @@ With --check nothing is written, but it is said whether anything is stale.
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from unblur import weights, zoo
 from unblur.data import overview
-from unblur.tables import fill_tables, overview_table, read_result
+from unblur.settings import read_yaml
+from unblur.tables import fill_tables, overview_table, read_result, reproduction_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENTS = ROOT / "benchmarks" / "documents.yaml"
 OVERVIEW = (
     "gaussian-triple",
     "gaussian-2.5",
@@ -37,6 +40,7 @@ def main() -> None:
         "overview": overview_table({name: read_result(RESULTS / f"{name}.json") for name in OVERVIEW}, "default"),
         "networks": networks_table(),
         "known-weights": known_weights_table(),
+        **{name: documents_table(name, table) for name, table in read_yaml(DOCUMENTS).items()},
         "data-sets": overview.facts_table(),
         "data-layouts": overview.layouts_table(),
     }
@@ -51,6 +55,15 @@ def main() -> None:
     print(f"{'stale' if check else 'written'}: {', '.join(stale) or 'nothing'}")
     if check and stale:
         sys.exit(1)
+
+
+def documents_table(name: str, table: dict[str, Any]) -> str:
+    """Return the table of a document's experiments, from the results of `benchmarks/reproduce.py`."""
+    rows = []
+    for row, facts in table["rows"].items():
+        path = RESULTS / "reproduction" / name / f"{row.replace('/', '-')}.json"
+        rows.append((facts["network"], facts["document"], read_result(path) if path.is_file() else None))
+    return reproduction_table(rows)
 
 
 def networks_table() -> str:

@@ -16,7 +16,7 @@ def test_its_bottleneck_lies_at_a_sixteenth_of_the_size():
 
 def test_its_output_lies_between_zero_and_one():
     restored = create_model("deblurnet").eval()(10 * torch.randn(1, 3, 32, 48))
-    assert 0 <= restored.min()
+    assert restored.min() >= 0
     assert restored.max() <= 1
 
 

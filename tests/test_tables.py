@@ -15,6 +15,7 @@ from unblur.tables import (
     markdown_table,
     overview_table,
     replace_between_marks,
+    reproduction_table,
     score_table,
     small_summary,
     write_result,
@@ -188,3 +189,19 @@ def test_backslashes_in_a_table_are_kept():
 def test_a_missing_place_for_a_table_is_an_error(text):
     with pytest.raises(DataError, match="table:x"):
         replace_between_marks(text, "x", "table")
+
+
+def test_a_table_of_reproduced_experiments_begins_with_the_blurred_input_and_says_what_was_not_run(summary):
+    done = {**summary, "training": {"parameters": 48163, "total_steps": 10, "images": 80, "cpu_seconds": 120.0}}
+    table = reproduction_table([("small net", "28.7 dB", done), ("large net", "30 dB", None)]).splitlines()
+    assert table[2].startswith("| blurred input |")
+    assert "48,163" in table[3]
+    assert "10 steps, 80 pictures, 2 CPU minutes" in table[3]
+    assert table[4].startswith("| large net |")
+    assert table[4].endswith("not run yet |")
+    assert len({line.count("|") for line in table[:5]}) == 1
+
+
+def test_a_table_of_experiments_that_were_not_run_holds_no_figure():
+    table = reproduction_table([("small net", "28.7 dB", None)])
+    assert table.splitlines()[-1] == "| small net | 28.7 dB | not run yet |"
