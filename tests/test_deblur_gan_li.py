@@ -70,5 +70,5 @@ def test_the_critic_gives_a_verdict_for_each_sixteenth(photograph, activation, l
 
 
 def test_another_activation_is_refused():
-    with pytest.raises(ValueError, match="the activation is sigmoid or tanh, not 'relu'"):
+    with pytest.raises(ValueError, match="the activation is sigmoid, tanh or none, not 'relu'"):
         PatchCritic("relu")

@@ -4,25 +4,30 @@ import copy
 import csv
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from training_pictures import TINY, same, settings, write_pictures
 from unblur import models
 from unblur.errors import SettingsError, UnknownName
-from unblur.experiment import Experiment
+from unblur.experiment import Experiment, load
 from unblur.losses.adversarial import AdversarialLoss, gan_critic, gan_generator
 from unblur.models.critics import CRITICS
 from unblur.settings import validated
 from unblur.training import processes
 from unblur.training import run as training_run
 from unblur.training.adversarial import Adversarial
+from unblur.training.budget import scaled
 from unblur.training.run import train
 from unblur.training.state import read_state
 
@@ -248,7 +253,8 @@ def test_a_network_that_blurs_again_learns_from_cycles_and_from_sharp_pictures()
     unlearnt = {"name": "reduced_deblurnet"}  # without a residual path, which is a perfect cycle from the start
     way = started(against({"reblur": unlearnt}, loss=loss, ema=None, optimizer={"name": "adam", "lr": 1e-2}))
     before = copy.deepcopy(way.generator.networks.state_dict())
-    told = [way.step([batch()], step).values for step in range(20)]
+    smooth = {key: nn.functional.interpolate(it[..., :3, :3], size=16, mode="bilinear") for key, it in batch().items()}
+    told = [way.step([smooth], step).values for step in range(20)]
     parts = sum(loss[name] * told[0][name] for name in loss) + 0.5 * told[0]["reblur"]
     torch.testing.assert_close(told[0]["loss"], parts)
     assert told[-1]["cycle"] < 0.8 * told[0]["cycle"]
@@ -292,6 +298,30 @@ def test_what_is_not_finite_on_either_side_leaves_both_as_they_were(side: str, c
     assert way.step([batch(2)], 2).problem is None
 
 
+# -- Several processes -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("game", ["lsgan", "wgan"])
+def test_two_processes_play_as_one_with_the_joint_batch(tmp_path: Path, root: Path, game: str) -> None:
+    section = {"critics": LOCAL_AND_GLOBAL, "steps": 2, "warmup": {"steps": 1, "frozen": ["encoders"]}}
+    joint = against(
+        section, game, optimizer=PLAIN, precision="fp32", accumulate=2, schedule={"name": "constant", "steps": 3}
+    )
+    (tmp_path / "joint.yaml").write_text(
+        yaml.safe_dump(joint.model_dump(mode="json", exclude_none=True), sort_keys=False)
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "unblur"]
+    command += ["train", str(tmp_path / "joint.yaml"), "--data-root", str(root), "--out", str(tmp_path / "two")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr
+    train(joint, tmp_path / "one", data_root=root)
+    one, two = way_of(tmp_path / "one"), way_of(tmp_path / "two")
+    for side in ("generator", "critic"):
+        torch.testing.assert_close(one[side]["networks"], two[side]["networks"], atol=1e-5, rtol=1e-4)
+
+
 # -- Settings ----------------------------------------------------------------------------------------------------------
 
 GAN = {"charbonnier": 1.0, "gan": 0.1}
@@ -320,6 +350,22 @@ def test_settings_that_cannot_be_meant_are_errors(changes: dict[str, Any], messa
         validated(Experiment, {**TINY, **changes}, "file.yaml")
 
 
+def test_a_budget_shortens_and_slows_the_critics_as_it_does_the_network() -> None:
+    own = {"name": "linear", "steps": 100, "hold": 50, "final_lr": 1e-5}
+    section = {
+        "optimizer": {"name": "adam", "lr": 4e-4}, "schedule": own, "warmup": {"steps": 10, "frozen": ["encoders"]}
+    }  # fmt: skip
+    planned = against(section, schedule={"name": "cosine", "steps": 100}, scaling="linear")
+    within = scaled(planned, "20steps batch=1", num_pictures=8)[0].adversarial
+    assert within is not None
+    assert within.optimizer is not None
+    assert within.optimizer.lr == pytest.approx(2e-4)
+    assert within.schedule is not None
+    assert (within.schedule.steps, within.schedule.hold, within.schedule.final_lr) == (20, 10, pytest.approx(5e-6))
+    assert within.warmup is not None
+    assert within.warmup.steps == 2
+
+
 def test_every_critic_can_be_built_by_its_name() -> None:
     options: Sequence[dict[str, Any]] = [{"critics": {"a": {"name": name}}} for name in CRITICS]
     for section in options:
@@ -346,4 +392,31 @@ def test_the_critic_learns_to_tell_sharp_pictures_and_the_network_to_restore(tmp
     assert apart[-1] > 5 * abs(apart[0])
     look = next(line for line in told if "validation loss" in line)
     assert result.best_psnr > float(look.split("blurred input ")[2].split(")")[0])
-    print(apart, look)
+
+
+SMALL = ["data.crop_px=48", "data.hold_out=0.3", "schedule.steps=150", "schedule.hold=75", "validation.every_steps=50"]
+NETWORKS = {
+    "deblurgan_small": ["model.channels=8", "adversarial.critics.patch.channels=8"],
+    "deblurgan_v2_small": ["adversarial.critics.local.channels=8", "adversarial.critics.global.channels=4"],
+    "deblur_gan_li_small": ["model.channels=8", "adversarial.critics.patch.channels=8"],
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_small_form_learns_on_photographs_and_its_critic_separates(tmp_path: Path, name: str) -> None:
+    data = pytest.importorskip("skimage.data")
+    (tmp_path / "sharp").mkdir()
+    for photo in ("astronaut", "coffee", "rocket"):
+        pixels = getattr(data, photo)()
+        for place in range(4):
+            tile = pixels[64 * place : 64 * place + 128, 80 * place : 80 * place + 128]
+            Image.fromarray(tile).save(tmp_path / "sharp" / f"{photo}-{place}.png")
+    file = Path(__file__).parents[1] / "experiments" / "sharp" / f"{name}.yaml"
+    changes = [*SMALL, *NETWORKS[name]]
+    still = load(file, [*changes, "schedule.steps=1", "schedule.hold=0", "optimizer.lr=1e-12"])
+    start = train(still, tmp_path / "start", data_root=tmp_path).best_psnr
+    result = train(load(file, changes), tmp_path / "run", data_root=tmp_path)
+    assert result.best_psnr > start + 0.5
+    apart = [row["critic/separation"] for row in rows_of(tmp_path / "run")]
+    assert sum(apart[-5:]) / 5 > 0.002  # that of an untrained critic scatters about 0

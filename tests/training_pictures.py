@@ -64,3 +64,14 @@ def same(a: object, b: object) -> bool:
     if isinstance(a, list | tuple):
         return isinstance(b, list | tuple) and len(a) == len(b) and all(map(same, a, b))
     return a == b
+
+
+def write_windows(folder: Path, size: tuple[int, int] = (56, 48), clips: int = 4, frames: int = 7) -> None:
+    """Write clips of one window each, `clip_N/00_KK.png`: blobs that move to the left by a pixel a frame."""
+    draw = np.random.default_rng(2)
+    for clip in range(clips):
+        (folder / f"clip_{clip}").mkdir(parents=True)
+        coarse = draw.integers(0, 256, (12, 18, 3), dtype=np.uint8)
+        wide = np.asarray(Image.fromarray(coarse).resize((size[0] + frames, size[1]), Image.Resampling.NEAREST))
+        for frame in range(frames):
+            Image.fromarray(wide[:, frame : frame + size[0]]).save(folder / f"clip_{clip}/00_{frame:02}.png")

@@ -32,6 +32,12 @@ class Model(Settings):
         """The options that the file gives."""
         return dict(self.model_extra or {})
 
+    @property
+    def frames(self) -> int:
+        """How many frames the network makes of one blurred picture."""
+        arch = models.ARCHITECTURES[self.name]
+        return int({"frames": arch.frames, **arch.options, **self.options}["frames"])
+
     @model_validator(mode="after")
     def _buildable(self) -> "Model":
         _try_to_build(models.create, self.name, self.options)
@@ -61,6 +67,17 @@ class Data(Settings):
     """WIDTHxHEIGHT that pictures are reduced to first, by area, aspect not kept."""
     recipe: str | None = None
     """A recipe's name or YAML file; the blur is made on the device, anew in each epoch."""
+    windows: str | None = None
+    """A data set or folder of numbered sharp frames, `windows_share` of the samples: their mean, as the recipe's part
+    `windows` says, is the blurred picture, the middle one the sharp one. Parted by `hold_out`, too.
+    """
+    windows_share: float | None = Field(None, gt=0, le=1)
+    """With 1 there is nothing else: then `train` is to name the same set, and `valid` may name another one of windows.
+    """
+    windows_frames: int = Field(11, ge=1)
+    """Frames in a window, an odd number: at most so many are averaged."""
+    windows_stride: int | None = Field(None, ge=1)
+    """So many frames further the next window of a clip begins; none: where the one before ends."""
     crop_px: int | None = Field(None, ge=8)
     """Side of the square crops; none: whole pictures, which must then be of one size, or reduced to one by `resize`."""
     shrink: tuple[float, float] = (1.0, 1.0)
@@ -96,6 +113,11 @@ class Data(Settings):
         return self.crop_px is not None or self.progressive is not None
 
     @property
+    def windows_only(self) -> bool:
+        """Whether nothing but windows is trained on."""
+        return self.windows_share == 1
+
+    @property
     def blur(self) -> Recipe | None:
         """The recipe itself."""
         return load_recipe(self.recipe) if self.recipe else None
@@ -113,6 +135,20 @@ class Data(Settings):
             raise ValueError("max_ssim chooses among crops of pairs: give crop_px, no recipe, and not resident")
         if self.rotations and not self.is_cropped:
             raise ValueError("rotations turn squares: give crop_px")
+        return self
+
+    @model_validator(mode="after")
+    def _windows_make_sense(self) -> "Data":
+        if (self.windows is None) != (self.windows_share is None):
+            raise ValueError("windows and windows_share need each other")
+        if self.windows_frames % 2 == 0:
+            raise ValueError("windows_frames must be odd, so that one frame is in the middle")
+        if self.windows is not None and self.recipe is None:
+            raise ValueError("windows are blurred by a recipe's part `windows`: give recipe, if only `sharp`")
+        if self.windows_only and self.train != self.windows:
+            raise ValueError("with windows_share 1 nothing else is trained on: train is to be the same as windows")
+        if self.windows is not None and not self.windows_only and not self.is_cropped and self.resize is None:
+            raise ValueError("windows and photographs differ in size: give crop_px or resize")
         return self
 
 
@@ -313,6 +349,29 @@ class Experiment(Settings):
     start_from: str | None = None
     """Name or file of weights to begin with, instead of random ones."""
     seed: int = 0
+
+    @property
+    def clips(self) -> bool:
+        """Whether batches have all frames of each window, as networks need that make several of one picture."""
+        return self.model.frames > 1 and self.data.windows_only
+
+    @property
+    def blur(self) -> Recipe | None:
+        """The recipe; with clips its `windows` average all frames, which are those that the network is to give."""
+        recipe = self.data.blur
+        if recipe is None or not self.clips:
+            return recipe
+        frames = (self.data.windows_frames, self.data.windows_frames)
+        return recipe.model_copy(update={"windows": recipe.windows.model_copy(update={"frames": frames})})
+
+    @model_validator(mode="after")
+    def _has_the_clips_that_it_needs(self) -> "Experiment":
+        frames = self.model.frames
+        if self.clips and self.data.windows_frames != frames:
+            raise ValueError(f"{self.model.name} makes {frames} frames: data.windows_frames is to be {frames}")
+        if "order_invariant" in self.loss and not self.clips:
+            raise ValueError("the loss order_invariant needs a network of several frames and data.windows_share: 1")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> "Experiment":

@@ -70,7 +70,7 @@ class PatchCritic(nn.Module):
     def __init__(self, activation: Literal["sigmoid", "tanh", "none"] = "sigmoid", channels: int = 64) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
-            raise ValueError(f"the activation is {', '.join(ACTIVATIONS)}, not {activation!r}")
+            raise ValueError(f"the activation is sigmoid, tanh or none, not {activation!r}")
         c = channels
         layers: list[nn.Module] = []
         for inputs, outputs in ((3, c), (c, c), (c, 2 * c), (2 * c, 4 * c)):

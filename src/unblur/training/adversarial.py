@@ -134,7 +134,7 @@ class Adversarial:
         for batch in batches:
             sharp = batch["sharp"]
             outputs, restored, sharp_reblurred = self.generator.run(batch["blurred"], sharp)
-            total, parts = self.loss(outputs, sharp, batch["blurred"])
+            total, parts = self.loss(outputs, sharp, batch["blurred"], clip=batch.get("clip"))
             convincing = self._convincing(restored, sharp)
             total = total + self.weight * convincing
             if sharp_reblurred is not None:

@@ -17,14 +17,20 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
+from unblur.blur.recipes import sample_seed
+from unblur.data.mixture import MixedCrops, collated, complete_mixture
 from unblur.data.pairs import Positions, TrainingCrops, complete_batch
-from unblur.data.resident import ResidentCrops
-from unblur.data.sources import Pair
-from unblur.errors import TrainingError
+from unblur.data.resident import ResidentCrops, ResidentMixture
+from unblur.data.sources import Pair, Window, place_of
+from unblur.errors import DataError, TrainingError
 from unblur.experiment import Data, Experiment
 
 Batch = dict[str, Any]
-"""`blurred` and `sharp` (B, 3, H, W) float32 in [0, 1] on the device, and `name`."""
+"""`blurred` and `sharp` (B, 3, H, W) float32 in [0, 1] on the device, and `name`; `clip` (B, T, 3, H, W), the sharp
+frames, where the network gives several.
+"""
+
+Samples = TrainingCrops | MixedCrops
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,8 @@ class Batches:
     device: torch.device
     rank: int = 0
     processes: int = 1
+    windows: Sequence[Window] = ()
+    """Besides the pairs, or alone."""
     seconds_waiting: float = field(default=0.0, init=False)
     """What steps have waited for their batches so far."""
     seconds_loading: float = field(default=0.0, init=False)
@@ -72,7 +80,7 @@ class Batches:
 
     def __post_init__(self) -> None:
         data = self.experiment.data
-        self.recipe = data.blur
+        self.recipe = self.experiment.blur
         self.margin_px = self.recipe.margin_px if self.recipe and data.is_cropped else 0
         self.stages = stages(data, self.total_steps, self.experiment.accumulate)
         for stage in self.stages:
@@ -108,29 +116,49 @@ class Batches:
                 yield from self._of_stage(stage, first, stop)
 
     def _of_stage(self, stage: Stage, first: int, stop: int) -> Iterator[list[Batch]]:
-        data, accumulate = self.experiment.data, self.experiment.accumulate
-        samples = TrainingCrops(
-            self.pairs,
-            seed=self.experiment.seed,
-            crop_px=stage.crop_px,
-            margin_px=self.margin_px,
-            resize=data.size,
-            shrink=data.shrink,
-            flips=data.flips,
-            rotations=data.rotations,
-            crops_per_picture=data.crops_per_picture,
-            max_ssim=data.max_ssim,
-            max_tries=data.max_tries,
-        )
+        accumulate = self.experiment.accumulate
+        samples = self._samples(stage.crop_px)
         begin, end = (stage.first_position + (s - stage.first) * stage.batch_size * accumulate for s in (first, stop))
         loaded = self._loaded(samples, begin, end, stage.batch_size)
         for _ in range(first, stop):
             yield [self._completed(self._next(loaded)) for _ in range(accumulate)]
 
-    def _loaded(self, samples: TrainingCrops, begin: int, end: int, batch_size: int) -> Iterator[dict[str, Any]]:
+    def _samples(self, crop_px: int | None) -> Samples:
+        """Return the samples by position: of photographs, or pairs, of windows, or of both."""
+        data, seed = self.experiment.data, self.experiment.seed
+
+        def crops(items: Sequence[Pair] | Sequence[Window], seed: int, margin_px: int) -> TrainingCrops:
+            return TrainingCrops(
+                items,
+                seed=seed,
+                crop_px=crop_px,
+                margin_px=margin_px,
+                resize=data.size,
+                shrink=data.shrink,
+                flips=data.flips,
+                rotations=data.rotations,
+                crops_per_picture=data.crops_per_picture,
+                max_ssim=data.max_ssim,
+                max_tries=data.max_tries,
+            )
+
+        of_windows = sample_seed(seed, place_of("windows"))
+        if not self.windows:
+            return crops(self.pairs, seed, self.margin_px)
+        if data.windows_only:
+            return crops(self.windows, of_windows, 0)
+        assert data.windows_share is not None
+        both = crops(self.pairs, seed, self.margin_px), crops(self.windows, of_windows, 0)
+        return MixedCrops(*both, data.windows_share, sample_seed(seed, place_of("mixture")))
+
+    def _loaded(self, samples: Samples, begin: int, end: int, batch_size: int) -> Iterator[dict[str, Any]]:
         """Yield this process's part of the batches of all positions from `begin` to `end`."""
         if self.experiment.data.resident:
-            crops = ResidentCrops.load(samples, self.device)
+            crops = (
+                ResidentMixture.load(samples, self.device)
+                if isinstance(samples, MixedCrops)
+                else ResidentCrops.load(samples, self.device)
+            )
             if crops is None:
                 raise TrainingError(f"The pictures do not fit on {self.device}: leave data.resident out.")
             for first in range(begin, end, batch_size):
@@ -141,11 +169,14 @@ class Batches:
             batch_size=batch_size // self.processes,
             sampler=Positions(begin, end, rank=self.rank, world_size=self.processes),
             num_workers=self.experiment.data.workers,
+            collate_fn=collated if isinstance(samples, MixedCrops) else None,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # its own, so that making the loader draws nothing from the global one
         )
         try:
             yield from loader
+        except DataError as error:  # a worker's comes with a traceback before the message
+            raise DataError(str(error).rpartition(f"{DataError.__module__}.DataError: ")[2]) from None
         except RuntimeError as error:
             if "equal size" not in str(error):
                 raise
@@ -161,15 +192,24 @@ class Batches:
 
     def _completed(self, samples: dict[str, Any]) -> Batch:
         started = time.perf_counter()
-        moved = {
-            key: value.to(self.device, non_blocking=True)
-            if isinstance(value, torch.Tensor) and key != "seed"
-            else value
-            for key, value in samples.items()
-        }
-        batch = complete_batch(moved, self.recipe, self.margin_px)
+        moved = _moved(samples, self.device)
+        if "order" in samples:
+            batch = complete_mixture(moved, self.recipe, self.margin_px)
+        else:
+            batch = complete_batch(moved, self.recipe, self.margin_px, clips=self.experiment.clips)
         self.seconds_blurring += time.perf_counter() - started
         return batch
+
+
+def _moved(samples: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return samples on the device, save for their seeds, which are read here."""
+    moved = dict(samples)
+    for key, value in samples.items():
+        if isinstance(value, dict):
+            moved[key] = _moved(value, device)
+        elif isinstance(value, torch.Tensor) and key != "seed":
+            moved[key] = value.to(device, non_blocking=True)
+    return moved
 
 
 Item = TypeVar("Item")

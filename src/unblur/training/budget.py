@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unblur.errors import SettingsError
-from unblur.experiment import Experiment
+from unblur.experiment import Experiment, Schedule
 from unblur.settings import validated
 from unblur.training.batches import stages
 from unblur.training.schedules import total_steps
@@ -114,33 +114,49 @@ def _with_batch(experiment: Experiment, batch_size: int | None) -> tuple[Experim
         return _changed(experiment, gathered), f"learning rate {rate:g}, as planned: a step sees as many pictures"
     ratio = batch_size / before
     factor = ratio if experiment.scaling == "linear" else math.sqrt(ratio)
-    changes = {
+    changes: dict[str, Any] = {
         "data": {"batch_size": batch_size},
         "optimizer": {"lr": rate * factor},
         "schedule": {"final_lr": experiment.schedule.final_lr * factor},
     }
+    if experiment.adversarial:
+        own, schedule = experiment.adversarial.optimizer, experiment.adversarial.schedule
+        changes["adversarial"] = {
+            "optimizer": own and {**own.model_dump(), "lr": own.lr * factor},
+            "schedule": schedule and {**schedule.model_dump(), "final_lr": schedule.final_lr * factor},
+        }
     return _changed(experiment, changes), f"learning rate {rate:g} -> {rate * factor:g} ({experiment.scaling})"
 
 
 def _with_steps(experiment: Experiment, planned: int, steps: int) -> Experiment:
     """Return the experiment with so many steps, all that is measured in them shrunk alike."""
-    schedule, ratio = experiment.schedule, steps / planned
-    unit = planned / schedule.epochs if schedule.epochs else 1
+    ratio = steps / planned
 
     def shrunk(length: float | None, least: int = 1) -> int | None:
         return None if length is None else max(least, round(length * ratio))
 
-    changes: dict[str, Any] = {
-        "schedule": {
+    def shorter(schedule: Schedule) -> dict[str, Any]:
+        unit = planned / schedule.epochs if schedule.epochs else 1
+        return {
+            **schedule.model_dump(),
             "steps": steps,
             "epochs": None,
             "warmup_steps": shrunk(schedule.warmup_steps, 0),
             "hold": None if schedule.hold is None else shrunk(schedule.hold * unit, 0),
             "every": None if schedule.every is None else shrunk(schedule.every * unit),
             "at": None if schedule.at is None else [shrunk(place * unit, 0) for place in schedule.at],
-        },
+        }
+
+    changes: dict[str, Any] = {
+        "schedule": shorter(experiment.schedule),
         "validation": {"every_steps": min(steps, shrunk(experiment.validation.every_steps) or 1)},
     }
+    if experiment.adversarial:
+        own, warmup = experiment.adversarial.schedule, experiment.adversarial.warmup
+        changes["adversarial"] = {
+            "schedule": own and shorter(own),
+            "warmup": warmup and {**warmup.model_dump(), "steps": shrunk(warmup.steps)},
+        }
     if experiment.data.progressive:
         changes["data"] = {
             "progressive": [{**part.model_dump(), "steps": shrunk(part.steps)} for part in experiment.data.progressive]

@@ -22,16 +22,16 @@ LATENT = ("mean", "log_variance")
 
 
 def new_network(experiment: Experiment) -> nn.Module:
-    """Return the experiment's network, with the weights that it starts from."""
+    """Return the experiment's network, with the weights that it starts from: of the same one, or of a part of it."""
     model = experiment.model
     network = models.create(model.name, **model.options)
     if experiment.start_from:
         start = weights.load(experiment.start_from)
-        if models.identity(start) != models.identity(network):
+        if not _is_part(start, network):
             raise TrainingError(
                 f"{experiment.start_from} is another network than the experiment's: {models.identity(start)}"
             )
-        network.load_state_dict(start.state_dict())
+        network.load_state_dict(network.state_dict() | start.state_dict())
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own stub lacks it
 
 
@@ -48,6 +48,17 @@ def final(outputs: Outputs) -> Tensor:
     if isinstance(outputs, Tensor):
         return outputs
     return [output for name, output in outputs.items() if name not in LATENT][-1]
+
+
+def _is_part(start: nn.Module, network: nn.Module) -> bool:
+    """Return whether one network is the other, or what the other one grows from (`Arch.grows`)."""
+    part, whole = models.identity(start), models.identity(network)
+    if part is None or whole is None or part[0] != whole[0]:
+        return False
+    option = models.ARCHITECTURES[whole[0]].grows
+    if option is not None and part[1][option] < whole[1][option]:
+        return part[1] | {option: None} == whole[1] | {option: None}
+    return part[1] == whole[1]
 
 
 class Trained(nn.Module):

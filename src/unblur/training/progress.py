@@ -49,7 +49,11 @@ class Log:
         self.train.append({"step": step, **row})
         self._board("train", step, row)
         rest = ("seconds", "cpu_seconds", "images", "learning_rate", "gradient_norm", "bad_steps", "waiting")
-        told = {name.replace("images_per_second", "images/s"): v for name, v in row.items() if name not in rest}
+        told = {
+            name.replace("images_per_second", "images/s"): v
+            for name, v in row.items()
+            if name.rpartition("/")[2] not in rest
+        }
         self.bar.update(self.task, told="  ".join(f"{name} {value:.4g}" for name, value in told.items()))
 
     def advance(self, step: int) -> None:

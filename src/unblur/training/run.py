@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -29,8 +29,10 @@ import yaml
 from unblur import weights
 from unblur.blur.recipes import sample_seed
 from unblur.data.catalog import open_dataset
+from unblur.data.check import require_alike
 from unblur.data.pairs import hold_out
-from unblur.data.sources import Pair, subset
+from unblur.data.sources import Pair, Window, subset
+from unblur.data.windows import open_windows
 from unblur.errors import DataError, MissingExtra, SettingsError, TrainingError
 from unblur.experiment import Data, Experiment
 from unblur.files import written_whole
@@ -99,7 +101,7 @@ def train(
     if state_file.exists() and not resume:
         raise TrainingError(f"{out} holds a training already. Go on with --resume, or give another folder with --out.")
     state = read_state(state_file) if state_file.exists() else None
-    training, validation = _pairs(experiment.data, data_root)
+    training, validation = _pictures(experiment.data, data_root)
     with _quiet_lightning():
         fabric = processes.start(experiment)
     with _StopSignals() as signals:
@@ -114,14 +116,14 @@ def within_budget(experiment: Experiment, text: str, *, data_root: Path | None =
 
     Where the budget is a time, a few steps are taken and forgotten to see how long one is.
     """
-    training, _ = _pairs(experiment.data, data_root)
+    training, _ = _pictures(experiment.data, data_root)
 
     def seconds_per_step(changed: Experiment) -> float:
         with _quiet_lightning():
             fabric = processes.start(changed)
         torch.manual_seed(changed.seed)
         way = _way(changed, NUM_TRIED, fabric)
-        batches = Batches(changed, training, NUM_TRIED, fabric.device, fabric.global_rank, fabric.world_size)
+        batches = _batches(changed, training, NUM_TRIED, fabric)
         ends = []
         for step, given in enumerate(batches.from_step(0)):
             float(way.step(given, step).values["loss"])  # waits for a GPU
@@ -129,7 +131,8 @@ def within_budget(experiment: Experiment, text: str, *, data_root: Path | None =
         seconds = (ends[-1] - ends[NUM_TRIED // 2]) / (NUM_TRIED - 1 - NUM_TRIED // 2)
         return float(fabric.broadcast(seconds))  # all processes plan the same
 
-    return scaled(experiment, text, num_pictures=len(training), seconds_per_step=seconds_per_step)
+    num_pictures = training.in_an_epoch(experiment.data)
+    return scaled(experiment, text, num_pictures=num_pictures, seconds_per_step=seconds_per_step)
 
 
 class _Run:
@@ -138,8 +141,8 @@ class _Run:
     def __init__(
         self,
         experiment: Experiment,
-        training: list[Pair],
-        validation: list[Pair],
+        training: "_Pictures",
+        validation: "_Pictures",
         out: Path,
         fabric: Fabric,
         signals: "_StopSignals",
@@ -148,15 +151,13 @@ class _Run:
         self.experiment, self.out, self.fabric, self.signals, self.tell = experiment, out, fabric, signals, tell
         self.total_steps = total_steps(
             experiment.schedule,
-            len(training) * experiment.data.crops_per_picture,
+            training.in_an_epoch(experiment.data) * experiment.data.crops_per_picture,
             experiment.data.batch_size * experiment.accumulate,
         )
         torch.manual_seed(experiment.seed)
         self.way = _way(experiment, self.total_steps, fabric)
-        self.batches = Batches(
-            experiment, training, self.total_steps, fabric.device, fabric.global_rank, fabric.world_size
-        )
-        self.validation = Validation(experiment, validation)
+        self.batches = _batches(experiment, training, self.total_steps, fabric)
+        self.validation = Validation(experiment, [*validation.photographs, *validation.windows])
         self.progress = Progress()
         self.stopped: str | None = None
         self.first_step, self.clock = 0, Clock(0.0, 0.0)
@@ -341,8 +342,68 @@ def _silent(line: str) -> None:
     """Tell nothing: only the first of several processes does."""
 
 
-def _pairs(data: Data, data_root: Path | None) -> tuple[list[Pair], list[Pair]]:
-    """Return the pictures to train on and those to validate on; `DataError` where either is empty."""
+class _Pictures(NamedTuple):
+    """What is trained or validated on."""
+
+    photographs: list[Pair]
+    """Or pairs; empty where there are only windows."""
+    windows: list[Window]
+
+    def in_an_epoch(self, data: Data) -> int:
+        """Return how many samples show every photograph once; or every window, where there is nothing else."""
+        if not self.photographs or not self.windows:
+            return len(self.photographs) or len(self.windows)
+        assert data.windows_share is not None
+        return round(len(self.photographs) / (1 - data.windows_share))
+
+
+def _batches(experiment: Experiment, training: _Pictures, total_steps: int, fabric: Fabric) -> Batches:
+    return Batches(
+        experiment,
+        training.photographs,
+        total_steps,
+        fabric.device,
+        fabric.global_rank,
+        fabric.world_size,
+        windows=training.windows,
+    )
+
+
+def _pictures(data: Data, data_root: Path | None) -> tuple[_Pictures, _Pictures]:
+    """Return the pictures to train on and those to validate on; `DataError` where either is empty, or pairs are not
+    alike.
+    """
+    photographs, photographs_held = ([], []) if data.windows_only else _photographs(data, data_root)
+    windows, windows_held = _windows(data, data_root) if data.windows else ([], [])
+    needed = (windows, windows_held) if data.windows_only else (photographs, photographs_held)
+    for part, name in zip(needed, ("train on", "validate on"), strict=True):
+        if not part:
+            raise DataError(
+                f"There is no picture to {name}: '{data.train}' with hold_out {data.hold_out} is too small."
+            )
+    if data.windows and not windows:
+        raise DataError(f"There is no window to train on: hold_out {data.hold_out} takes all of '{data.windows}'.")
+    if data.share < 1:
+        photographs = subset(photographs, data.share, seed=0) if photographs else []
+        windows = subset(windows, data.share, seed=0) if windows else []
+    require_alike([*photographs, *photographs_held])
+    return _Pictures(photographs, windows), _Pictures(photographs_held, windows_held)
+
+
+def _windows(data: Data, data_root: Path | None) -> tuple[list[Window], list[Window]]:
+    """Return the windows to train on and those held out, or those of `valid` where nothing else is trained on."""
+
+    def opened(name: str) -> list[Window]:
+        return open_windows(name, data_root, frames=data.windows_frames, stride=data.windows_stride)
+
+    assert data.windows is not None
+    if data.windows_only and data.valid != data.train:
+        return opened(data.windows), opened(data.valid)
+    return hold_out(opened(data.windows), data.hold_out)
+
+
+def _photographs(data: Data, data_root: Path | None) -> tuple[list[Pair], list[Pair]]:
+    """Return the photographs, or pairs, to train on and those to validate on."""
 
     def opened(name: str) -> list[Pair]:
         pairs = open_dataset(name, data_root, sharp_only=data.recipe is not None)
@@ -352,16 +413,8 @@ def _pairs(data: Data, data_root: Path | None) -> tuple[list[Pair], list[Pair]]:
 
     training = opened(data.train)
     if data.valid == data.train:
-        training, validation = hold_out(training, data.hold_out)
-    else:
-        validation = opened(data.valid)
-    training = subset(training, data.share, seed=0) if training and data.share < 1 else training
-    for part, name in ((training, "train on"), (validation, "validate on")):
-        if not part:
-            raise DataError(
-                f"There is no picture to {name}: '{data.train}' with hold_out {data.hold_out} is too small."
-            )
-    return training, validation
+        return hold_out(training, data.hold_out)
+    return training, opened(data.valid)
 
 
 @contextlib.contextmanager

@@ -104,7 +104,7 @@ class Supervised:
 
     def _compared(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total loss and its unweighted parts."""
-        total, parts = self.loss(outputs, batch["sharp"], batch["blurred"])
+        total, parts = self.loss(outputs, batch["sharp"], batch["blurred"], clip=batch.get("clip"))
         if self.teacher is not None:
             part = self.teacher.loss_of(final(outputs), batch["blurred"])
             total, parts = total + self.teacher.settings.weight * part, {**parts, "teacher": part}

@@ -8,9 +8,9 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from unblur import metrics
-from unblur.blur.recipes import blur_batch, sample_seed
+from unblur.blur.recipes import blur_batch, blur_windows, sample_seed
 from unblur.data.pairs import resized, to_batch
-from unblur.data.sources import Pair
+from unblur.data.sources import Pair, Window
 from unblur.experiment import Experiment
 from unblur.inference import restore_image
 from unblur.losses import LossSum
@@ -34,9 +34,9 @@ class Look:
 class Validation:
     """The pictures, kept in memory."""
 
-    def __init__(self, experiment: Experiment, pairs: Sequence[Pair]) -> None:
+    def __init__(self, experiment: Experiment, pictures: Sequence[Pair | Window]) -> None:
         self.precision = "auto" if experiment.precision == "fp16" else experiment.precision
-        self.pictures = list(_pictures(experiment, pairs))
+        self.pictures = list(_pictures(experiment, pictures))
 
     def look(self, network: nn.Module, loss: LossSum, fabric: Fabric) -> Look:
         """Restore all pictures and compare; several processes share the work, and all return the same."""
@@ -68,19 +68,23 @@ class Validation:
         return scores, restored
 
 
-def _pictures(experiment: Experiment, pairs: Sequence[Pair]) -> Iterator[tuple[Tensor, Tensor]]:
+def _pictures(experiment: Experiment, items: Sequence[Pair | Window]) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (blurred, sharp), each (3, H, W): always the same, from the validation's own seed."""
-    settings, recipe = experiment.validation, experiment.data.blur
-    count = min(len(pairs), settings.max_pictures or len(pairs))
+    settings, recipe = experiment.validation, experiment.blur
+    count = min(len(items), settings.max_pictures or len(items))
     for index in range(count):
-        pair = pairs[index * len(pairs) // count]
-        sharp = to_batch([resized(pair.sharp.read(), experiment.data.size)]).float() / 255
-        if pair.blurred is not None:
-            blurred = to_batch([resized(pair.blurred.read(), experiment.data.size)]).float() / 255
+        item, seeds = items[index * len(items) // count], [sample_seed(settings.seed, index)]
+        pictures = to_batch([resized(picture.read(), experiment.data.size) for picture in item.pictures]).float() / 255
+        sharp = pictures[:1]
+        if isinstance(item, Window):
+            assert recipe is not None
+            blurred, sharp = blur_windows(pictures[None], recipe, seeds)
+        elif item.blurred is not None:
+            blurred = pictures[1:]
         else:
             assert recipe is not None
             kind = index % len(recipe.kinds) if recipe.each_kind else None
-            blurred = blur_batch(sharp, recipe, [sample_seed(settings.seed, index)], kind=kind)
+            blurred = blur_batch(sharp, recipe, seeds, kind=kind)
         if settings.crop_px:
             top, left = (max(0, (length - settings.crop_px) // 2) for length in sharp.shape[-2:])
             middle = (..., slice(top, top + settings.crop_px), slice(left, left + settings.crop_px))
