@@ -494,7 +494,7 @@ def test_a_name_in_brackets_is_no_markup_of_the_progress_bar(on_terminal: Comman
 WRONG_USAGE = {
     "no command": ([], "required: COMMAND"),
     "unknown command": (["restroe", "a.png"], "Did you mean 'restore'?"),
-    "strange command": (["xyzzy"], "Known: blur, compare, data, detect, evaluate, export, models, restore, score, sweep, train."),
+    "strange command": (["xyzzy"], f"Known: {', '.join(sorted(COMMANDS))}."),
     "unknown flag": (["restore", "a.png", "--modle", "x"], "Did you mean '--model'?"),
     "unknown flag with a value": (["restore", "a.png", "--max-pixel=3"], "Did you mean '--max-pixels'?"),
     "shortened flag": (["restore", "a.png", "--over"], "Did you mean '--overwrite'?"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from data_trees import PAIRED, cifar_rows, make_cifar_atlas, make_cifar_binary, make_set, pixels, put
+from data_trees import PAIRED, cifar_rows, make_cifar_atlas, make_cifar_binary, make_set, make_shard, pixels, put
 from unblur.data.catalog import open_dataset
 from unblur.data.check import check_dataset, read_header, require_alike
 from unblur.errors import DataError, PhotoError, UnknownName
@@ -114,7 +114,58 @@ def test_a_damaged_batch_does_not_stop_the_other_split(tmp_path):
     make_cifar_binary(tmp_path / "test_batch.bin", cifar_rows(10))
     lines = report("cifar10", tmp_path)
     assert lines[1].startswith("cifar10/test: 10 of")
-    assert any("data_batch_1.bin has 1 bytes" in line for line in lines)
+    assert any("data_batch_1.bin (has 1 bytes" in line for line in lines)
+
+
+def test_the_whole_batches_of_a_split_are_counted_beside_a_damaged_one(tmp_path):
+    make_cifar_binary(tmp_path / "cifar-10-batches-bin/data_batch_1.bin", cifar_rows(10))
+    (tmp_path / "cifar-10-batches-bin/data_batch_2.bin").write_bytes(b"x")
+    lines = report("cifar10/train", tmp_path)
+    assert lines[0].startswith("cifar10/train: 10 of")
+    assert lines[1].startswith("unreadable: cifar-10-batches-bin/data_batch_2.bin (has 1 bytes, not a multiple")
+
+
+def test_every_damaged_shard_is_named_and_the_others_are_counted(tmp_path):
+    for number in range(3):
+        make_shard(tmp_path / f"{number}.tar", {f"{number}.blur.png": pixels(1), f"{number}.sharp.png": pixels(2)})
+    make_shard(tmp_path / "0.tar", {"0.png": pixels(1)}, "w:gz")
+    (tmp_path / "2.tar").write_bytes((tmp_path / "2.tar").read_bytes()[:700])
+    lines = report("pairs", tmp_path)
+    assert lines[0] == "pairs: 1 pairs"
+    assert [line.split(" (")[0] for line in lines[1:3]] == ["unreadable: 0.tar", "unreadable: 2.tar"]
+
+
+def test_a_list_that_is_no_text_is_named_and_the_other_split_is_counted(tmp_path):
+    make_set(tmp_path, "realblur-j/test")
+    (tmp_path / "realblur-j/RealBlur_J_train_list.txt").write_bytes(b"\xff\xfe\x00\x01")
+    lines = report("realblur-j", tmp_path / "realblur-j")
+    assert lines[1].startswith("realblur-j/test: 2 of")
+    assert any(line.startswith("unreadable: RealBlur_J_train_list.txt (") for line in lines)
+
+
+def test_a_line_of_a_list_that_names_one_file_is_told_by_its_number(tmp_path):
+    make_set(tmp_path, "realblur-j/test")
+    with open(tmp_path / "realblur-j/RealBlur_J_test_list.txt", "a") as listed:
+        listed.write("lonely.png\n")
+    lines = report("realblur-j/test", tmp_path / "realblur-j")
+    assert lines[1] == "unreadable: RealBlur_J_test_list.txt (line 3: 'lonely.png' names one file, not a pair.)"
+
+
+def test_pairs_in_shards_are_compared_too(tmp_path):
+    small, grey = pixels(1, (20, 20)), pixels(1)[..., 0]
+    members = {"a.blur.png": small, "a.sharp.png": pixels(1), "b.blur.png": grey, "b.sharp.png": pixels(2)}
+    make_shard(tmp_path / "0.tar", {**members, "c.blur.png": b"no picture", "c.sharp.png": pixels(2)})
+    lines = report("pairs", tmp_path)
+    assert "unequal size: 0.tar:a (20x20, its partner 40x24)" in lines
+    assert "mixed colours: 0.tar:b (grey, its partner colour)" in lines
+    assert "unreadable: 0.tar:c (holds no picture.)" in lines
+
+
+def test_a_file_is_named_once_a_line(tmp_path):
+    for name, content in (("a.png", b"no picture"), ("b.png", b""), ("c.jpg", b"\xff\xd8\xff")):
+        put(tmp_path / "sharp" / name).write_bytes(content)
+    lines = report("sharp", tmp_path / "sharp")
+    assert lines[1:4] == [f"unreadable: {name} (holds no picture.)" for name in ("a.png", "b.png", "c.jpg")]
 
 
 def test_every_problem_is_a_line_of_its_own(tmp_path):
@@ -135,9 +186,24 @@ def test_pairs_that_are_not_alike_are_listed_ten_at_most(tmp_path):
     for number in range(12):
         put(tmp_path / f"blur/{number:02}.png", size=(24, 24))
         put(tmp_path / f"sharp/{number:02}.png", size=(24, 25))
-    with pytest.raises(DataError, match=r"12 pictures do not make pairs: .*24x24.*and 2 more"):
+    with pytest.raises(DataError, match=r"12 pairs differ in size or colours: .*00.png \(24x24, .*and 2 more"):
         require_alike(open_dataset(tmp_path))
     require_alike(open_dataset(tmp_path, sharp_only=True))
+
+
+def test_pairs_of_grey_and_colour_are_refused_in_shards_as_in_files(tmp_path):
+    make_shard(tmp_path / "tar/0.tar", {"a.blur.png": pixels(1)[..., 0], "a.sharp.png": pixels(1)})
+    Image.fromarray(pixels(1)[..., 0]).save(put(tmp_path / "files/blur/a.png"))
+    put(tmp_path / "files/sharp/a.png")
+    for folder in ("tar", "files"):
+        with pytest.raises(DataError, match=r"1 pairs differ in size or colours: .*grey, its partner colour"):
+            require_alike(open_dataset(tmp_path / folder))
+
+
+def test_a_damaged_picture_does_not_keep_a_training_from_beginning(tmp_path):
+    for side in ("blur", "sharp"):
+        put(tmp_path / side / "a.png").write_bytes(b"no picture" * (side == "blur"))
+    require_alike(open_dataset(tmp_path))
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])

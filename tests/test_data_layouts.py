@@ -23,6 +23,41 @@ def test_a_set_opens_as_the_pairs_that_lie_in_it(tmp_path, name):
         assert np.array_equal(pair.blurred.read(), _read(folder / blurred))
 
 
+FOLDERS = [
+    (dataset, split, layout, variant)
+    for dataset in DATA_SETS.values()
+    for split in dataset.splits
+    for layout in split.layouts
+    if isinstance(layout, Folders) and layout.blurred
+    for variant in layout.variants or dataset.variants
+]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "split", "layout", "variant"), FOLDERS, ids=lambda value: getattr(value, "name", "")
+)
+def test_every_pattern_of_folders_opens_where_it_is_all_that_lies_there(tmp_path, dataset, split, layout, variant):
+    made = {}
+    names = {"half-train": ("024/00000059", "239/00000099"), "half-test": ("000/00000059", "023/00000099")}
+    for number, name in enumerate(names.get(split.name, ("000/00000009", "029/00000099"))):
+        blurred, sharp = (
+            tmp_path / dataset.name / f"{_filled(pattern, name, variant)}.png"
+            for pattern in (layout.blurred, layout.sharp)
+        )
+        made[put(blurred, number)] = put(sharp, 10 + number)
+    pairs = open_dataset("/".join(filter(None, (dataset.name, split.name, variant))), tmp_path)
+    assert {pair.blurred.path: pair.sharp.path for pair in pairs} == made
+
+
+def _filled(pattern: str, name: str, variant: str) -> str:
+    """Return the path that a pattern makes of a name of two pieces; a single star takes the last one."""
+    first, last = name.split("/")
+    pattern = pattern.replace("{variant}", variant).replace("{test-close-ups,test-long-shot}", "test-long-shot")
+    if "**" in pattern:
+        return pattern.replace("**", name)
+    return pattern.replace("*", first, pattern.count("*") - 1).replace("*", last)
+
+
 def test_variants_and_splits_of_one_folder_are_kept_apart(tmp_path):
     for name in PAIRED:
         make_set(tmp_path, name)
@@ -101,7 +136,7 @@ def test_a_list_may_name_the_blurred_file_first(tmp_path):
 def test_a_line_of_a_list_with_one_file_is_named(tmp_path):
     (tmp_path / "list.txt").write_text("a/gt/1.png a/blur/1.png\n\na/gt/2.png\n")
     with pytest.raises(DataError, match=r"list.txt, line 3: 'a/gt/2.png' names one file"):
-        ListFile("list.txt").find(tmp_path, "")
+        ListFile("list.txt").find(tmp_path, "").pairs()
 
 
 def test_patterns_do_not_cross_folders_unless_they_say_so(tmp_path):
@@ -126,7 +161,7 @@ def test_a_folder_under_any_name_opens_as_the_set_that_it_is_said_to_be(tmp_path
 
 
 def test_every_set_is_tried_by_these_tests():
-    assert {name.split("/")[0] for name in PAIRED} | {"cifar10", "sharp"} == set(DATA_SETS)
+    assert {name.split("/")[0] for name in PAIRED} | {"cifar10", "sharp", "windows"} == set(DATA_SETS)
 
 
 def _read(path: Path) -> np.ndarray:

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unblur.data.catalog import open_dataset
 from unblur.data.from_video import GHOST_PX, pairs_from_video, read_response
-from unblur.data.pairs import paired_files
 from unblur.errors import DataError, OutputError
 from unblur.images import read_rgb8
 
@@ -49,9 +49,9 @@ def test_windows_follow_each_other_by_the_stride_and_the_rest_is_left(tmp_path, 
 def test_the_written_folder_is_a_set_of_pairs(tmp_path, photograph):
     write_frames(tmp_path / "walk.v2", photograph, 22)
     written = list(pairs_from_video(tmp_path / "walk.v2", tmp_path / "out"))
-    found = paired_files(tmp_path / "out")
+    found = open_dataset(tmp_path / "out")
     assert [pair.name for pair in found] == ["walk.v2_000005", "walk.v2_000016"]
-    assert [(pair.blurred, pair.sharp) for pair in found] == [(pair.blurred, pair.sharp) for pair in written]
+    assert [(pair.blurred.path, pair.sharp.path) for pair in found] == [(pair.blurred, pair.sharp) for pair in written]
 
 
 @pytest.mark.parametrize("step_px", [0, 1, 2, 6])

@@ -345,11 +345,14 @@ def test_frames_of_clips_are_pictures_to_all_other_losses():
     restored, sharp = torch.rand(2, 2, 3, 3, 12, 13, generator=generator)
     blurred = torch.rand(2, 3, 12, 13, generator=generator)
     loss = build({"psnr": 1.0, "ssim": 1.0, "order_invariant": 1.0, "contrastive": 1.0}, vgg="random")
-    _, parts = loss(restored, sharp, blurred)
+    outputs = {"clip": restored, "restored": restored}
+    _, parts = loss(outputs, sharp, blurred, sharp)
     torch.testing.assert_close(parts["psnr"], PICTURES["psnr"](restored.flatten(0, 1), sharp.flatten(0, 1)))
     torch.testing.assert_close(parts["order_invariant"], order_invariant(restored, sharp))
     repeated = blurred[:, None].expand(2, 3, 3, 12, 13)
-    torch.testing.assert_close(loss(restored, sharp, repeated)[1], parts)
+    torch.testing.assert_close(loss(outputs, sharp, repeated, sharp)[1], parts)
+    with pytest.raises(TrainingError, match="needs the sharp frames of each exposure"):
+        loss(outputs, sharp, blurred)
 
 
 def test_validation_sees_the_final_picture_only():

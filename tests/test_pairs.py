@@ -21,9 +21,7 @@ from unblur.data.pairs import (
     complete_batch,
     hold_out,
     matched_files,
-    paired_files,
     resized,
-    sharp_files,
     to_batch,
 )
 from unblur.errors import DataError
@@ -77,23 +75,18 @@ def test_pairs_are_made_by_name_and_never_by_position(tmp_path):
         put(tmp_path / "blur" / name)
     for name in ("a.png", "9.jpg", "10.jpg", "b.webp", "deep/c.png"):
         put(tmp_path / "sharp" / name)
-    found = paired_files(tmp_path)
+    found = matched_files(tmp_path / "blur", tmp_path / "sharp")
     assert [pair.name for pair in found] == ["10", "9", "a", "b", "deep/c"]
     for pair in found:
         assert pair.blurred.relative_to(tmp_path / "blur").with_suffix("").as_posix() == pair.name
         assert pair.sharp.relative_to(tmp_path / "sharp").with_suffix("").as_posix() == pair.name
 
 
-def test_input_and_target_are_a_pair_of_folders_too(tmp_path):
-    blurred, sharp = put(tmp_path / "input/a.png"), put(tmp_path / "target/a.png")
-    assert paired_files(tmp_path) == [PhotoPair("a", blurred, sharp)]
-
-
 def test_names_may_hold_dots(tmp_path):
     for name in ("a.1.png", "a.2.png"):
         put(tmp_path / "blur" / name)
         put(tmp_path / "sharp" / name)
-    assert [pair.name for pair in paired_files(tmp_path)] == ["a.1", "a.2"]
+    assert [pair.name for pair in matched_files(tmp_path / "blur", tmp_path / "sharp")] == ["a.1", "a.2"]
 
 
 def test_two_files_are_a_pair_whatever_their_names(tmp_path):
@@ -107,7 +100,7 @@ def test_files_without_a_partner_are_listed_on_both_sides(tmp_path):
     for name in ("a", "b", "only_sharp"):
         put(tmp_path / f"sharp/{name}.png")
     with pytest.raises(DataError, match="2 files have no partner of the same name") as caught:
-        paired_files(tmp_path)
+        matched_files(tmp_path / "blur", tmp_path / "sharp")
     assert "blur/only_blurred" in str(caught.value)
     assert "sharp/only_sharp" in str(caught.value)
 
@@ -118,7 +111,7 @@ def test_only_the_first_ten_files_without_a_partner_are_listed(tmp_path):
     for number in range(13):
         put(tmp_path / f"blur/{number:02}.png")
     with pytest.raises(DataError, match=r"13 files have no partner .* and 3 more") as caught:
-        paired_files(tmp_path)
+        matched_files(tmp_path / "blur", tmp_path / "sharp")
     assert "blur/00" in str(caught.value)
     assert "blur/09" in str(caught.value)
     assert "blur/10" not in str(caught.value)
@@ -128,32 +121,18 @@ def test_two_files_of_one_name_in_a_folder_are_refused(tmp_path):
     for name in ("blur/a.png", "blur/a.jpg", "sharp/a.png"):
         put(tmp_path / name)
     with pytest.raises(DataError, match=r"a.jpg and .*a.png have the same name"):
-        paired_files(tmp_path)
+        matched_files(tmp_path / "blur", tmp_path / "sharp")
 
 
 def test_what_makes_no_pairs_is_refused_with_its_reason(tmp_path):
     photo, empty = put(tmp_path / "photo.png"), tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(DataError, match="neither blur/ and sharp/ nor input/ and target/"):
-        paired_files(tmp_path)
     with pytest.raises(DataError, match="nowhere does not exist"):
         matched_files(empty, tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"photo.png is a file; give two folders or two files"):
         matched_files(empty, photo)
     with pytest.raises(DataError, match="hold no photographs"):
         matched_files(empty, empty)
-
-
-def test_sharp_files_are_found_below_the_folder_and_sorted(tmp_path):
-    files = [put(tmp_path / name) for name in ("a.png", "b/c.JPG", "z.webp")]
-    (tmp_path / "notes.txt").write_text("no photograph")
-    put(tmp_path / ".hidden.png")
-    assert sharp_files(tmp_path) == files
-
-
-def test_a_folder_without_photographs_is_refused(tmp_path):
-    with pytest.raises(DataError, match="holds no photographs"):
-        sharp_files(tmp_path)
 
 
 # -- Holding out -------------------------------------------------------------------------------------------------------

@@ -23,9 +23,9 @@ from unblur.blur.recipes import (
     load_recipe,
     sample_seed,
 )
-from unblur.data.pairs import resized, sharp_files, to_batch
+from unblur.data.pairs import resized, to_batch
 from unblur.errors import SettingsError, UnknownName
-from unblur.images import read_rgb8
+from unblur.images import find_photos, read_rgb8
 from unblur.metrics import psnr
 
 BUILT_IN = built_in_recipes()
@@ -163,7 +163,7 @@ def test_the_three_levels_of_the_triple_score_what_is_known_of_them(data_root):
     if not (data_root / "eval-dev").is_dir():
         pytest.skip(f"no eval-dev in {data_root}")
     recipe, scores = load_recipe("gaussian-triple"), []
-    for index, path in enumerate(sharp_files(data_root / "eval-dev")):
+    for index, path in enumerate(find_photos(data_root / "eval-dev")):
         sharp = to_batch([resized(read_rgb8(path), (448, 256))]).float() / 255
         blurred = [blur_batch(sharp, recipe, [sample_seed(0, index)], kind=kind)[0] for kind in range(3)]
         scores.append([float(psnr(picture, sharp[0])) for picture in blurred])

@@ -202,8 +202,8 @@ class _BadLoss(torch.nn.Module):
         self.loss, self.bad, self.value, self.calls = loss, bad, value, 0
         self.final, self.adversarial, self.notes = loss.final, {}, ()
 
-    def forward(self, outputs: torch.Tensor, sharp: torch.Tensor, blurred: torch.Tensor) -> Any:
-        total, parts = self.loss(outputs, sharp, blurred)
+    def forward(self, outputs: torch.Tensor, sharp: torch.Tensor, blurred: torch.Tensor, clip: None = None) -> Any:
+        total, parts = self.loss(outputs, sharp, blurred, clip)
         self.calls += 1
         if self.calls - 1 not in self.bad:
             return total, parts
@@ -356,6 +356,16 @@ def test_fp16_without_cuda_is_a_clear_error(tmp_path: Path, root: Path, monkeypa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(TrainingError, match="fp16 needs a GPU with CUDA"):
         train(settings(precision="fp16"), tmp_path / "run", data_root=root)
+
+
+def test_pairs_of_unequal_size_and_of_mixed_colours_stop_a_training_before_its_first_step(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs", offset=40)
+    Image.new("RGB", (24, 25)).save(tmp_path / "pairs/blur/0.png")
+    Image.new("L", (24, 24)).save(tmp_path / "pairs/sharp/1.png")
+    data = {"train": "pairs", "valid": "pairs", "hold_out": 0.4, "crop_px": 16, "batch_size": 2}
+    with pytest.raises(DataError, match=r"2 pairs differ in size or colours: .*0.png \(24x25.*1.png \(colour, its"):
+        train(settings(data=data), tmp_path / "run", data_root=tmp_path)
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_on_pairs_uses_the_blurred_files(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from training_pictures import TINY, same, settings, write_pictures
 from unblur.data.catalog import open_dataset
 from unblur.data.sources import Pair
-from unblur.errors import TrainingError
+from unblur.errors import DataError, TrainingError
 from unblur.training.batches import Batches, ahead, stages
 
 CPU = torch.device("cpu")
@@ -73,6 +74,18 @@ def test_resident_pictures_give_the_same_batches(pairs: list[Pair]) -> None:
 def test_workers_give_the_same_batches(pairs: list[Pair]) -> None:
     working = PROGRESSIVE.model_copy(update={"data": PROGRESSIVE.data.model_copy(update={"workers": 1})})
     assert same(list(Batches(working, pairs, 4, CPU).from_step(2)), of(pairs, 2, 4))
+
+
+@pytest.mark.filterwarnings("ignore:skipped, the next picture takes its place")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_cannot_be_loaded_is_said_without_a_traceback(tmp_path: Path, workers: int) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(b"no picture")
+    data = TINY["data"] | {"workers": workers}
+    with pytest.raises(DataError, match=r"\A2 pictures cannot be read") as caught:
+        list(Batches(settings(data=data), open_dataset(tmp_path), 2, CPU).from_step(0))
+    assert "Traceback" not in str(caught.value)
+    assert str(caught.value).count(str(tmp_path)) == 2
 
 
 def test_time_spent_waiting_is_counted(pairs: list[Pair]) -> None:

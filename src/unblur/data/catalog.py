@@ -362,6 +362,14 @@ _ALL_SETS = (
         licence="yours",
         source="your own, or photographs such as COCO's",
     ),
+    DataSet(
+        "windows",
+        "folders of numbered sharp frames; trained on as windows of frames that follow each other (`data.windows`), "
+        "otherwise single sharp pictures",
+        (Split("", (Folders(None, "**"),)),),
+        licence="yours",
+        source="your own clips of 60 frames a second or more, as pictures",
+    ),
 )
 
 DATA_SETS: dict[str, DataSet] = {dataset.name: dataset for dataset in _ALL_SETS}

@@ -4,22 +4,28 @@ Everything is looked at before anything is said, and a split that is missing doe
 read, by many threads, so that thousands of files take seconds; `deep` decodes them all.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from unblur.data.catalog import DATA_SETS, DataSet, Split, parse_name
 from unblur.data.layouts import Found
+from unblur.data.remote import is_address, read_bytes
+from unblur.data.shards import TarPicture
 from unblur.data.sources import FilePicture, Pair, Picture, first_ten
 from unblur.errors import DataError, PhotoError, UnknownName
 from unblur.images import find_photos
 
 THREADS = 16
+
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 Progress = Callable[[int, int], None]
 """Is told (pictures looked at, pictures in all)."""
@@ -103,13 +109,9 @@ def check_dataset(name: str, folder: Path, *, deep: bool = False, progress: Prog
     problems: list[Problem] = []
     pairs: list[tuple[Picture, ...]] = []
     for split in splits:
-        try:
-            found = split.find(folder, variant)
-        except DataError as error:  # a damaged list or batch: the other splits are looked at all the same
-            problems.append(Problem("unreadable", split.name, str(error)))
-            found = None
+        found = split.find(folder, variant)
         counts.append(_count(f"{named.dataset.name}/{split.name}".rstrip("/"), split, found))
-        problems += [Problem(kind, _relative(path, folder)) for kind, path in _wrong_names(found)]
+        problems += _wrong_names(found, folder)
         pairs += _together(found)
     for kind, picture, detail in _wrong_pictures(pairs, deep, progress):
         problems.append(Problem(kind, _relative(picture, folder), detail))
@@ -119,14 +121,21 @@ def check_dataset(name: str, folder: Path, *, deep: bool = False, progress: Prog
 
 
 def require_alike(pairs: Sequence[Pair]) -> None:
-    """Raise `DataError` with the first ten pairs whose two pictures differ in size or colours, or cannot be opened.
+    """Raise `DataError` with the first ten pairs whose two pictures differ in size or colours.
 
-    Only headers are read; pictures that are no files of their own are passed over.
+    Only headers are read. Pictures that have none to read are passed over, and those that cannot be opened: whoever
+    reads them says so.
     """
-    together = [tuple(picture for picture in (pair.blurred, pair.sharp) if picture is not None) for pair in pairs]
-    wrong = [f"{picture}: {detail}" for _, picture, detail in _wrong_pictures(together, deep=False, progress=None)]
+    together = [(pair.blurred, pair.sharp) for pair in pairs if pair.blurred is not None]
+    wrong = [
+        f"{picture} ({detail})"
+        for kind, picture, detail in _wrong_pictures(together, deep=False, progress=None)
+        if kind != "unreadable"
+    ]
     if wrong:
-        raise DataError(f"{len(wrong)} pictures do not make pairs: {first_ten(wrong)}")
+        raise DataError(
+            f"{len(wrong)} pairs differ in size or colours: {first_ten(wrong)}. `unblur data check` lists every one."
+        )
 
 
 @dataclass(frozen=True)
@@ -141,10 +150,30 @@ class Header:
 def read_header(path: Path) -> Header:
     """Return what a file's header says; `PhotoError` where it is none, or where the file ends too early."""
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+        with open(path, "rb") as file:
+            return _header(file, str(path))
+    except FileNotFoundError:
+        raise PhotoError(f"{path} does not exist.") from None
+    except OSError as error:
+        raise PhotoError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _header_of(picture: Picture) -> Header | None:
+    """Return the header of a picture that has one here: not of a row of an array, nor of what lies far away."""
+    if isinstance(picture, FilePicture):
+        return read_header(picture.path)
+    if isinstance(picture, TarPicture) and not is_address(picture.shard):
+        return _header(BytesIO(read_bytes(picture.shard, picture.offset, picture.size)), str(picture))
+    return None
+
+
+def _header(file: BinaryIO, where: str) -> Header:
+    if file.read(len(_PNG)) == _PNG and not _ends_as_png(file):
+        raise PhotoError(f"{where} is truncated.")
+    file.seek(0)
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(file) as image:
             width, height = image.size
-            if image.format == "PNG" and not _ends_as_png(path):
-                raise PhotoError(f"{path} is truncated.")
             # Pillow decodes a whole PNG to look for EXIF behind the pixels; what stands before them is in `info`. The
             # size that it gives of a TIFF is upright already.
             may_be_turned = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
@@ -152,19 +181,16 @@ def read_header(path: Path) -> Header:
                 width, height = height, width
             colours = "grey" if image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I") else "colour"
             return Header(width, height, colours + (" and alpha" if image.has_transparency_data else ""))
-    except PhotoError:
-        raise
-    except FileNotFoundError:
-        raise PhotoError(f"{path} does not exist.") from None
+    except UnidentifiedImageError:
+        raise PhotoError(f"{where} holds no picture.") from None
     except Exception as error:  # decoders raise nearly everything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise PhotoError(f"{path} cannot be read: {reason.rstrip('.')}.") from error
+        raise PhotoError(f"{where} cannot be read: {reason.rstrip('.')}.") from error
 
 
-def _ends_as_png(path: Path) -> bool:
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - 64))  # some programs leave a few bytes behind the end
-        return b"IEND" in file.read()
+def _ends_as_png(file: BinaryIO) -> bool:
+    file.seek(max(0, file.seek(0, os.SEEK_END) - 64))  # some programs leave a few bytes behind the end
+    return b"IEND" in file.read()
 
 
 def _count(name: str, split: Split, found: Found | None) -> SplitCount:
@@ -181,10 +207,12 @@ def _files_of(found: Found, name: str) -> set[Path]:
     return {picture.path for picture in pictures if isinstance(picture, FilePicture)}
 
 
-def _wrong_names(found: Found | None) -> Iterator[tuple[str, Path]]:
+def _wrong_names(found: Found | None, folder: Path) -> Iterator[Problem]:
     if found is not None:
-        yield from (("missing", path) for path in sorted(found.missing))
-        yield from (("twice", path) for path in sorted(found.twice))
+        for path, why in sorted(found.damaged.items()):
+            yield Problem("unreadable", _relative(path, folder), _without_name(why, path))
+        yield from (Problem("missing", _relative(path, folder)) for path in sorted(found.missing))
+        yield from (Problem("twice", _relative(path, folder)) for path in sorted(found.twice))
 
 
 def _together(found: Found | None) -> Iterator[tuple[Picture, ...]]:
@@ -208,12 +236,13 @@ def _wrong_pictures(
         wrong: list[tuple[str, Picture, str]] = []
         for picture in pictures:
             try:
-                if isinstance(picture, FilePicture):
-                    headers.append((picture, read_header(picture.path)))
+                header = _header_of(picture)
+                if header is not None:
+                    headers.append((picture, header))
                 if deep:
                     picture.read()
-            except PhotoError as error:
-                wrong.append(("unreadable", picture, str(error)))
+            except (PhotoError, DataError) as error:
+                wrong.append(("unreadable", picture, _without_name(str(error), picture)))
         if len(headers) == 2:
             (first, one), (_, other) = headers
             if (one.width, one.height) != (other.width, other.height):
@@ -236,11 +265,7 @@ def _extra(dataset: DataSet, folder: Path) -> list[Path]:
     for split in dataset.splits:
         for layout in split.layouts if split.only is None else ():
             for variant in dataset.variants:
-                try:
-                    found = layout.find(folder, variant)
-                except DataError:
-                    continue
-                known.update(_all_files(found))
+                known.update(_all_files(layout.find(folder, variant)))
     return [path for path in find_photos(folder) if path not in known]
 
 
@@ -252,8 +277,14 @@ def _all_files(found: Found | None) -> Iterator[Path]:
         if (path := getattr(picture, "path", None)) is not None:
             yield path
     yield from found.twice
+    yield from found.damaged
 
 
 def _relative(what: Picture | Path, folder: Path) -> str:
-    path = what.path if isinstance(what, FilePicture) else what
-    return path.relative_to(folder).as_posix() if isinstance(path, Path) and path.is_relative_to(folder) else str(path)
+    path = Path(str(what))
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+
+
+def _without_name(sentence: str, what: Picture | Path) -> str:
+    """Return a sentence that begins with a file's name without it, for lines that begin with that already."""
+    return sentence.removeprefix(str(what)).lstrip(", ")

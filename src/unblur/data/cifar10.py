@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from unblur.data.sources import Pixels
-from unblur.errors import DataError
+from unblur.errors import DataError, PhotoError
 from unblur.images import read_rgb8
 
 SIDE = 32
@@ -49,26 +49,36 @@ class CifarPicture:
         return _rows(self.path)[self.row].copy()
 
 
-def cifar_pictures(folder: Path, split: str) -> list[CifarPicture]:
-    """Return the pictures of "train" or "test" by index; empty where the folder holds none of the layouts.
+def cifar_pictures(folder: Path, split: str) -> tuple[list[CifarPicture], dict[Path, str]]:
+    """Return (pictures of "train" or "test" by index, files that are damaged and why), of the first layout there is.
 
-    Batches that are missing leave gaps; the others keep their indices. Raises `DataError` for a damaged file.
+    Batches that are missing or damaged leave gaps; the others keep their indices.
     """
     for home in (folder, folder / "cifar-10-batches-py", folder / "cifar-10-batches-bin"):
         for suffix in ("", ".bin"):
-            found = [(place, home / f"{name}{suffix}") for place, name in enumerate(FILES[split])]
-            pictures = [
-                CifarPicture(path, row, place * 10_000 + row)
-                for place, path in found
-                if path.is_file()
-                for row in range(len(_rows(path)))
-            ]
-            if pictures:
-                return pictures
+            batches = [(place, home / f"{name}{suffix}") for place, name in enumerate(FILES[split])]
+            batches = [(place, path) for place, path in batches if path.is_file()]
+            if batches:
+                return _of_batches(batches)
     atlas = folder / f"{split}_exact.webp"
     if not atlas.is_file():
-        return []
-    return [CifarPicture(atlas, row, index) for row, index in enumerate(_indices_of(atlas))]
+        return [], {}
+    try:
+        return [CifarPicture(atlas, row, index) for row, index in enumerate(_indices_of(atlas))], {}
+    except (DataError, PhotoError) as error:
+        return [], {atlas: str(error)}
+
+
+def _of_batches(batches: list[tuple[int, Path]]) -> tuple[list[CifarPicture], dict[Path, str]]:
+    """Return the pictures of batches, given with their places in the split, and which ones are damaged."""
+    pictures: list[CifarPicture] = []
+    damaged: dict[Path, str] = {}
+    for place, path in batches:
+        try:
+            pictures += [CifarPicture(path, row, place * 10_000 + row) for row in range(len(_rows(path)))]
+        except DataError as error:
+            damaged[path] = str(error)
+    return pictures, damaged
 
 
 @lru_cache(maxsize=16)

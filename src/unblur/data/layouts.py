@@ -29,6 +29,8 @@ class Found:
     """Files whose name another one has already, with that name."""
     missing: dict[Path, str] = field(default_factory=dict)
     """Files that a list names, or that pictures found lack as their partners, with their names."""
+    damaged: dict[Path, str] = field(default_factory=dict)
+    """Lists, shards and batches that cannot be read, with a sentence why; nothing of theirs is in the other fields."""
 
     @property
     def has_both_sides(self) -> bool:
@@ -37,6 +39,8 @@ class Found:
 
     def pairs(self, *, sharp_only: bool = False) -> list[Pair]:
         """Return the pairs by name, or the sharp pictures alone; `DataError` lists the first ten of what is wrong."""
+        if self.damaged:
+            raise DataError(first_ten([*self.damaged.values()]))
         if self.twice:
             raise DataError(f"{len(self.twice)} files have the name of another: {first_ten([*self.twice])}")
         if sharp_only or self.blurred is None:
@@ -55,7 +59,8 @@ class Found:
             {path: name for path, name in files.items() if re.fullmatch(names, name)}
             for files in (self.twice, self.missing)
         )
-        return Found(None if self.blurred is None else kept(self.blurred), kept(self.sharp), twice, missing)
+        blurred = None if self.blurred is None else kept(self.blurred)
+        return Found(blurred, kept(self.sharp), twice, missing, self.damaged)
 
 
 class Layout(Protocol):
@@ -136,15 +141,20 @@ class ListFile:
         listed = next((file for file in sorted(folder.glob(self.path)) if file.is_file()), None)
         if listed is None:
             return None
+        try:
+            lines = listed.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            return Found({}, damaged={listed: f"{listed} cannot be read as a list of files: {error}."})
         blurred: dict[str, Path] = {}
         sharp: dict[str, Path] = {}
         twice: dict[Path, str] = {}
-        for number, line in enumerate(listed.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(lines, start=1):
             columns = line.split()
             if not columns:
                 continue
             if len(columns) < 2:
-                raise DataError(f"{listed}, line {number}: '{line}' names one file, not a pair.")
+                reason = f"{listed}, line {number}: '{line}' names one file, not a pair."
+                return Found({}, damaged={listed: reason})
             first, second = columns[:2]
             if re.search(r"(^|/)(gt|sharp)/", second):
                 first, second = second, first
@@ -171,8 +181,9 @@ class CifarBatches:
 
     def find(self, folder: Path, variant: str) -> Found | None:
         """Return the pictures by index."""
-        pictures = cifar_pictures(folder, self.split)
-        return Found(None, {picture.name: picture for picture in pictures}) if pictures else None
+        pictures, damaged = cifar_pictures(folder, self.split)
+        found = Found(None, {picture.name: picture for picture in pictures}, damaged=damaged)
+        return found if pictures or damaged else None
 
 
 def _as_pictures(files: dict[str, Path]) -> dict[str, Picture]:

@@ -1,9 +1,10 @@
 """Pairs of blurred and sharp pictures, for training and for scoring.
 
-Either two folders with the same names, or sharp pictures alone, which are blurred by a recipe on the device. For
-training, a sample is addressed by its position in an endless, seeded series: position -> epoch and place -> picture,
-crop and flips. Nothing else is random, so the same seed gives the same samples whatever the number of workers and
-processes, and a training that stopped after n samples goes on with sample n.
+Either two folders with the same names, or sharp pictures alone, which are blurred by a recipe on the device, or windows
+of sharp frames (`data.windows`), which blur by themselves. For training, a sample is addressed by its position in an
+endless, seeded series: position -> epoch and place -> picture, crop and flips. Nothing else is random, so the same seed
+gives the same samples whatever the number of workers and processes, and a training that stopped after n samples goes on
+with sample n.
 """
 
 import random
@@ -20,19 +21,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
-from unblur.blur.recipes import Recipe, blur_batch, sample_seed
+from unblur.blur.recipes import Recipe, blur_batch, blur_windows, sample_seed
 from unblur.data.patches import chosen_place
-from unblur.data.sources import Pair, Picture, Pixels, as_picture, first_ten, place_of
+from unblur.data.sources import Pair, Picture, Pixels, Window, as_picture, first_ten, place_of
 from unblur.errors import DataError, PhotoError
 from unblur.images import find_photos
 
 CACHE_BYTES = 3 * 1024**3
-"""Decoded pictures are kept up to this size, by all processes of a loader together."""
+"""Decoded pictures of a series of samples are kept up to this size, by all processes of a loader together."""
 
 MAX_BAD_PICTURES = 10
 """So many pictures that cannot be read are skipped, in each process that loads; with one more the loading stops."""
 
-Item = TypeVar("Item", bound="Path | Picture | Pair")
+Item = TypeVar("Item", bound="Path | Picture | Pair | Window")
 
 
 @dataclass(frozen=True)
@@ -44,33 +45,17 @@ class PhotoPair:
     sharp: Path
 
 
-def sharp_files(folder: Path) -> list[Path]:
-    """Return all photographs below the folder, sorted; `DataError` where there are none."""
-    files = find_photos(folder)
-    if not files:
-        raise DataError(f"{folder} holds no photographs.")
-    return files
-
-
 def hold_out(items: Sequence[Item], share: float) -> tuple[list[Item], list[Item]]:
-    """Return (pictures to train on, pictures held out for choosing): files, pictures or pairs, in their order.
+    """Return (pictures to train on, pictures held out for choosing): files, pictures, pairs or windows, in their order.
 
     The name alone decides, so that adding pictures moves none of the others. Detail tiles (`NAME_t0_576.jpg`) go with
-    the photograph they were cut from, and numbered frames of one folder (`SCENE/000047`) all go together.
+    the photograph they were cut from, and numbered frames of one folder (`SCENE/000047`, `CLIP/00_07`) all go together.
     """
     kept: list[Item] = []
     held: list[Item] = []
     for item in items:
         (held if place_of(_group(item)) / 2**56 < share else kept).append(item)
     return kept, held
-
-
-def paired_files(folder: Path) -> list[PhotoPair]:
-    """Return the pairs of `blur/` and `sharp/` (or `input/` and `target/`) below the folder."""
-    for blurred, sharp in (("blur", "sharp"), ("input", "target")):
-        if (folder / blurred).is_dir() and (folder / sharp).is_dir():
-            return matched_files(folder / blurred, folder / sharp)
-    raise DataError(f"{folder} holds neither blur/ and sharp/ nor input/ and target/.")
 
 
 def matched_files(blurred: Path, sharp: Path) -> list[PhotoPair]:
@@ -126,9 +111,10 @@ class Cut(NamedTuple):
 class TrainingCrops(Dataset[dict[str, Any]]):
     """Samples by position: {"sharp": uint8 (3, S, S), "name", "seed"} and, from pairs, "blurred" of the same crop.
 
-    `pairs` holds (blurred or None, sharp): files or pictures. `crop_px` None takes whole pictures, which must then be
-    of one size. `crops_per_picture`: so many samples that follow each other are cut from one picture, which is decoded
-    once for them; an epoch is longer by that factor.
+    `items` holds (blurred or None, sharp): files or pictures; or windows, whose samples have "frames" (T, 3, S, S) of
+    the same crop in place of "sharp". `crop_px` None takes whole pictures, which must then be of one size.
+    `crops_per_picture`: so many samples that follow each other are cut from one picture, which is decoded once for
+    them; an epoch is longer by that factor.
     `shrink` (lowest, highest): crops are cut larger by such a factor and reduced by area, which makes them sharper.
     `margin_px` is added around sharp crops, so that a recipe's blur has real surroundings; whoever blurs cuts it off.
     `max_ssim`: of up to `max_tries` random crops of a pair the first one whose two pictures are less alike than this
@@ -138,15 +124,15 @@ class TrainingCrops(Dataset[dict[str, Any]]):
     `DataError` lists them.
     """
 
-    _cache: dict[Pair, list[Pixels]]
-    _last: dict[Pair, list[Pixels]]  # the pair that was read last: the next crop may be of the same
-    _bad: dict[Pair, str]
+    _cache: dict[Pair | Window, list[Pixels]]
+    _last: dict[Pair | Window, list[Pixels]]  # the one that was read last: the next crop may be of the same
+    _bad: dict[Pair | Window, str]
     _cached_bytes: int
-    _order: tuple[int, list[int]]  # the epoch and the order of its pairs
+    _order: tuple[int, list[int]]  # the epoch and the order of its items
 
     def __init__(
         self,
-        pairs: Sequence[tuple[Path | Picture | None, Path | Picture]],
+        items: Sequence[tuple[Path | Picture | None, Path | Picture] | Window],
         *,
         seed: int,
         crop_px: int | None,
@@ -159,8 +145,9 @@ class TrainingCrops(Dataset[dict[str, Any]]):
         max_ssim: float | None = None,
         max_tries: int = 10,
     ) -> None:
-        self.pairs = [Pair(None if blurred is None else as_picture(blurred), as_picture(s)) for blurred, s in pairs]
-        if max_ssim is not None and (crop_px is None or any(pair.blurred is None for pair in self.pairs)):
+        self.items = [item if isinstance(item, Window) else _as_pair(*item) for item in items]
+        both = all(isinstance(item, Pair) and item.blurred is not None for item in self.items)
+        if max_ssim is not None and (crop_px is None or not both):
             raise ValueError("max_ssim chooses crops of pairs: give crop_px, and pairs with a blurred picture")
         if crops_per_picture < 1 or max_tries < 1:
             raise ValueError(f"crops_per_picture {crops_per_picture} and max_tries {max_tries} must be 1 or more")
@@ -172,13 +159,10 @@ class TrainingCrops(Dataset[dict[str, Any]]):
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """Return the sample at a position of the endless series."""
-        pair, pictures = self._readable(self.index_at(position))
+        item, pictures = self._readable(self.index_at(position))
         cut = self.cut_at(position, pictures)
-        sharp, *blurred = (_turned(piece, cut) for piece in self._pieces(pictures, cut))
-        sample: dict[str, Any] = {"sharp": sharp, "name": pair.name, "seed": self.seed_at(position)}
-        if blurred:
-            sample["blurred"] = blurred[0]
-        return sample
+        pieces = [_turned(piece, cut) for piece in self._pieces(pictures, cut)]
+        return {**named_sides(item, pieces), "name": item.name, "seed": self.seed_at(position)}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what another process needs: not the decoded pictures."""
@@ -199,10 +183,10 @@ class TrainingCrops(Dataset[dict[str, Any]]):
         return sample_seed(self.seed, position)
 
     def index_at(self, position: int) -> int:
-        """Return which of the pairs the sample at a position is cut from: every epoch in another order."""
-        epoch, place = divmod(position // self.crops_per_picture, len(self.pairs))
+        """Return which of the items the sample at a position is cut from: every epoch in another order."""
+        epoch, place = divmod(position // self.crops_per_picture, len(self.items))
         if self._order[0] != epoch:
-            order = list(range(len(self.pairs)))
+            order = list(range(len(self.items)))
             random.Random(sample_seed(self.seed, -1 - epoch)).shuffle(order)
             self._order = (epoch, order)
         return self._order[1][place]
@@ -238,42 +222,46 @@ class TrainingCrops(Dataset[dict[str, Any]]):
         size = (self.side_px, self.side_px)
         return [resized(_at_least(picture, self.side_px)[rows, columns], size) for picture in pictures]
 
-    def _readable(self, index: int) -> tuple[Pair, list[Pixels]]:
-        """Return a pair and its pictures, sharp one first: that of the index, or the next one that can be read."""
-        for step in range(len(self.pairs)):
-            pair = self.pairs[(index + step) % len(self.pairs)]
-            if pair in self._bad:
+    def _readable(self, index: int) -> tuple[Pair | Window, list[Pixels]]:
+        """Return an item and its pictures: that of the index, or the next one that can be read."""
+        for step in range(len(self.items)):
+            item = self.items[(index + step) % len(self.items)]
+            if item in self._bad:
                 continue
             try:
-                return pair, self._kept(pair)
+                return item, self._kept(item)
             except PhotoError as error:
-                self._bad[pair] = str(error)
+                self._bad[item] = str(error)
                 if len(self._bad) > MAX_BAD_PICTURES:
                     break
                 warnings.warn(f"skipped, the next picture takes its place: {error}", stacklevel=2)
         listed = "\n  ".join(sorted(self._bad.values()))
         raise DataError(f"{len(self._bad)} pictures cannot be read; mend or remove them:\n  {listed}")
 
-    def decoded(self, pair: Pair) -> list[Pixels]:
-        """Return the pictures of a pair, sharp one first, of one size, reduced to `resize`; they are read anew."""
-        pictures = [resized(picture.read(), self.resize) for picture in (pair.sharp, pair.blurred) if picture]
-        if len({picture.shape for picture in pictures}) > 1:
-            sizes = [f"{picture.shape[1]}x{picture.shape[0]}" for picture in pictures]
-            files = f"{pair.sharp} is {sizes[0]}, {pair.blurred} {sizes[1]}"
-            raise DataError(f"The pair '{pair.name}' differs in size: {files}.")
+    def decoded(self, item: Pair | Window) -> list[Pixels]:
+        """Return the pictures of a pair, sharp one first, or of a window, of one size, reduced to `resize`; they are
+        read anew.
+        """
+        pictures = [resized(picture.read(), self.resize) for picture in item.pictures]
+        for picture, pixels in zip(item.pictures, pictures, strict=True):
+            if pixels.shape != pictures[0].shape:
+                first, other = (f"{shape[1]}x{shape[0]}" for shape in (pictures[0].shape, pixels.shape))
+                kind = "window" if isinstance(item, Window) else "pair"
+                files = f"{item.pictures[0]} is {first}, {picture} {other}"
+                raise DataError(f"The {kind} '{item.name}' differs in size: {files}.")
         return pictures
 
-    def _kept(self, pair: Pair) -> list[Pixels]:
-        """Return the pictures of a pair, from the cache where they are in it."""
-        pictures = self._cache.get(pair) or self._last.get(pair)
+    def _kept(self, item: Pair | Window) -> list[Pixels]:
+        """Return the pictures of an item, from the cache where they are in it."""
+        pictures = self._cache.get(item) or self._last.get(item)
         if pictures is None:
-            pictures = self.decoded(pair)
+            pictures = self.decoded(item)
             worker = get_worker_info()
             num_bytes = sum(picture.nbytes for picture in pictures)
             if self._cached_bytes + num_bytes <= CACHE_BYTES // (worker.num_workers if worker else 1):
-                self._cache[pair] = pictures
+                self._cache[item] = pictures
                 self._cached_bytes += num_bytes
-            self._last = {pair: pictures}
+            self._last = {item: pictures}
         return pictures
 
     def _forget(self) -> None:
@@ -301,17 +289,36 @@ class Positions(Sampler[int]):
         return len(self._positions)
 
 
-def complete_batch(samples: dict[str, Any], recipe: Recipe | None, margin_px: int) -> dict[str, Any]:
+def named_sides(item: Pair | Window, sides: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return the pieces of an item's pictures, (..., 3, S, S), as samples name them: those of a window in one stack."""
+    if isinstance(item, Window):
+        return {"frames": torch.stack(list(sides), dim=-4)}
+    return dict(zip(("sharp", "blurred"), sides, strict=False))
+
+
+def complete_batch(
+    samples: dict[str, Any], recipe: Recipe | None, margin_px: int, *, clips: bool = False
+) -> dict[str, Any]:
     """Return collated samples as a batch: `blurred` and `sharp` (B, 3, H, W) float32 in [0, 1], and `name`.
 
-    Runs on the samples' device: blurs by the recipe where there are no blurred pictures, and cuts the margin off.
+    Runs on the samples' device: blurs by the recipe where there are no blurred pictures, and cuts the margin off. With
+    `clips` a batch of windows also has all their frames, `clip` (B, T, 3, H, W).
     """
+    if "frames" in samples:
+        assert recipe is not None
+        frames = samples["frames"].float() / 255
+        blurred, sharp = blur_windows(frames, recipe, samples["seed"].tolist())
+        return {"blurred": blurred, "sharp": sharp, "name": samples["name"], **({"clip": frames} if clips else {})}
     sharp = samples["sharp"].float() / 255
     if recipe is None:
         return {"blurred": samples["blurred"].float() / 255, "sharp": sharp, "name": samples["name"]}
     blurred = blur_batch(sharp, recipe, samples["seed"].tolist())
     inside = (..., slice(margin_px, -margin_px or None), slice(margin_px, -margin_px or None))
     return {"blurred": blurred[inside], "sharp": sharp[inside], "name": samples["name"]}
+
+
+def _as_pair(blurred: Path | Picture | None, sharp: Path | Picture) -> Pair:
+    return Pair(None if blurred is None else as_picture(blurred), as_picture(sharp))
 
 
 def _turned(piece: Pixels, cut: Cut) -> Tensor:
@@ -331,13 +338,13 @@ def _at_least(picture: Pixels, side: int) -> Pixels:
     return np.pad(picture, (*missing, (0, 0)), mode="reflect") if any(m for _, m in missing) else picture
 
 
-def _group(item: Path | Picture | Pair) -> str:
+def _group(item: Path | Picture | Pair | Window) -> str:
     """Return what decides whether a picture is held out: its own name, or its folder's if it is one frame of many."""
     if isinstance(item, Path):
         folder, name = "", item.stem
     else:
         folder, _, name = item.name.rpartition("/")
-    is_frame = folder and re.fullmatch(r"(blur_|gt_)?\d+", name)
+    is_frame = folder and re.fullmatch(r"(blur_|gt_)?\d+(_\d+)?", name)
     return folder if is_frame else re.sub(r"_t\d+(_\d+)?$", "", name)
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unblur.data.pairs import Cut, TrainingCrops
+from unblur.data.mixture import MixedCrops, mixed
+from unblur.data.pairs import Cut, TrainingCrops, named_sides
 from unblur.data.sources import Pixels
 from unblur.errors import DataError, PhotoError
 
@@ -69,11 +70,11 @@ class ResidentCrops:
             for side in range(len(self.pictures[0]))
         ]
         batch: dict[str, Any] = {
-            "sharp": sides[0],
-            "name": [self.samples.pairs[index].name for index in indices],
+            **named_sides(self.samples.items[0], sides),
+            "name": [self.samples.items[index].name for index in indices],
             "seed": torch.tensor([self.samples.seed_at(position) for position in positions]),
         }
-        return batch | ({"blurred": sides[1]} if len(sides) > 1 else {})
+        return batch
 
     def batches(self, start: int, stop: int, batch_size: int) -> Iterator[dict[str, Any]]:
         """Yield the batches of all positions from `start` to `stop`; the last one may be smaller."""
@@ -97,17 +98,41 @@ class ResidentCrops:
         return picture.transpose(1, 2) if cut.swapped else picture
 
 
+class ResidentMixture:
+    """Batches of `MixedCrops`, both parts of which lie on the device; `load` makes it."""
+
+    def __init__(self, samples: MixedCrops, photographs: ResidentCrops, windows: ResidentCrops) -> None:
+        self.samples, self.photographs, self.windows = samples, photographs, windows
+
+    @classmethod
+    def load(cls, samples: MixedCrops, device: torch.device | str) -> "ResidentMixture | None":
+        """Return both parts on the device; None where they do not fit, see `ResidentCrops.load`."""
+        photographs = ResidentCrops.load(samples.photographs, device)
+        windows = ResidentCrops.load(samples.windows, device) if photographs else None
+        return cls(samples, photographs, windows) if photographs and windows else None
+
+    def batch(self, positions: Sequence[int]) -> dict[str, Any]:
+        """Return the samples at these positions as one batch on the device, as `mixture.mixed` does."""
+        places = [self.samples.order.at(position) for position in positions]
+        photographs, windows = ([place for is_window, place in places if is_window is kind] for kind in (False, True))
+        return mixed(
+            [is_window for is_window, _ in places],
+            self.photographs.batch(photographs) if photographs else None,
+            self.windows.batch(windows) if windows else None,
+        )
+
+
 def _in_order(pool: ThreadPoolExecutor, samples: TrainingCrops) -> Iterator[list[Pixels] | PhotoError]:
-    """Yield the pictures of all pairs, or why they cannot be read; no more are read ahead than there are threads."""
+    """Yield the pictures of all items, or why they cannot be read; no more are read ahead than there are threads."""
 
     def read(index: int) -> list[Pixels] | PhotoError:
         try:
-            return samples.decoded(samples.pairs[index])
+            return samples.decoded(samples.items[index])
         except PhotoError as error:
             return error
 
-    for first in range(0, len(samples.pairs), THREADS):
-        yield from pool.map(read, range(first, min(first + THREADS, len(samples.pairs))))
+    for first in range(0, len(samples.items), THREADS):
+        yield from pool.map(read, range(first, min(first + THREADS, len(samples.items))))
 
 
 def _area_weights(length: int, reduced: int) -> Tensor:

@@ -64,14 +64,25 @@ class TarShards:
             return None
         shards = [str(path) for path in sorted(folder.glob(self.pattern)) if path.is_file()]
         found = found_in_shards(shards) if shards else None
-        return found if found is not None and (found.blurred is not None) == self.paired else None
+        if found is None or not (found.sharp or found.blurred):
+            return found
+        return found if (found.blurred is not None) == self.paired else None
 
 
 def found_in_shards(shards: Iterable[str]) -> Found | None:
-    """Return the pictures of tar files, by name; None where they hold none. `DataError` for what is no plain tar."""
+    """Return the pictures of tar files, by name, and which of these are damaged; None where they hold none."""
+    listed: list[tuple[str, Picture]] = []
+    damaged: dict[Path, str] = {}
+    shards = list(shards)
     with ThreadPoolExecutor(THREADS) as pool:  # far away, waiting is most of the time
-        listed = [entry for members in pool.map(_pictures_of, shards) for entry in members]
-    return _found(listed)
+        for shard, members in zip(shards, pool.map(_pictures_of, shards), strict=True):
+            if isinstance(members, DataError):
+                damaged[Path(shard)] = str(members)
+            else:
+                listed += members
+    found = _found(listed) or Found(None)
+    found.damaged.update(damaged)
+    return found if listed or damaged else None
 
 
 def found_at(address: str) -> Found | None:
@@ -83,8 +94,8 @@ def found_at(address: str) -> Found | None:
     return _found([(path, RemotePicture(where, _key(path))) for path, where in files if _is_picture(path)])
 
 
-def _pictures_of(shard: str) -> list[tuple[str, Picture]]:
-    """Return (path within, picture) of a tar file's pictures, from its headers."""
+def _pictures_of(shard: str) -> list[tuple[str, Picture]] | DataError:
+    """Return (path within, picture) of a tar file's pictures, from its headers; or why they cannot be read."""
     found: list[tuple[str, Picture]] = []
     try:
         with opened(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
@@ -93,7 +104,9 @@ def _pictures_of(shard: str) -> list[tuple[str, Picture]]:
                     path = member.name.removeprefix("./")
                     found.append((path, TarPicture(shard, member.offset_data, member.size, _key(path))))
     except tarfile.TarError as error:
-        raise DataError(f"{shard} is no plain tar file ({error}); unpack a compressed one (gunzip) first.") from None
+        return DataError(f"{shard} is no plain tar file ({error}); unpack a compressed one (gunzip) first.")
+    except DataError as error:
+        return error
     return found
 
 

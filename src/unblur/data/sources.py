@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -58,6 +58,22 @@ class Pair(NamedTuple):
         """The name that both share."""
         return self.sharp.name
 
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All that is to be read, the sharp picture first."""
+        return (self.sharp,) if self.blurred is None else (self.sharp, self.blurred)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Sharp frames that follow each other, an odd number: their mean is a blur, the middle one its sharp picture."""
+
+    name: str
+    pictures: tuple[Picture, ...]
+
+
+Sample = TypeVar("Sample", Pair, Window)
+
 
 def as_picture(picture: Path | Picture) -> Picture:
     """Return a file as a picture of its own name; a picture as it is."""
@@ -72,8 +88,9 @@ def decode_rgb8(content: bytes, where: str) -> Pixels:
     return replace(as_photo(pixels), bits=8, alpha=None, is_grey=False).to_array()
 
 
-def subset(pairs: Sequence[Pair], share: float, seed: int) -> list[Pair]:
-    """Return a share of the pairs in their order, about the same share of each folder; another seed, another choice.
+def subset(pairs: Sequence[Sample], share: float, seed: int) -> list[Sample]:
+    """Return a share of the pairs, or windows, in their order, about the same share of each folder; another seed,
+    another choice.
 
     At least one, and `round(share * len(pairs))` in all.
     """

@@ -54,7 +54,7 @@ FEATURES: dict[str, Callable[..., Tensor]] = {
 LOSSES = tuple(sorted((*PICTURES, *FEATURES, *ADVERSARIAL, "kld", "cycle", "order_invariant")))
 """All names."""
 
-NOT_RESTORED = {"kld": ("mean", "log_variance"), "cycle": ("reblurred",)}
+NOT_RESTORED = {"kld": ("mean", "log_variance"), "cycle": ("reblurred",), "order_invariant": ("clip",)}
 """Outputs of a network that are not its restored pictures, by the loss that alone reads them."""
 
 
@@ -91,7 +91,11 @@ class LossSum(nn.Module):
         self.notes = (f"{', '.join(self.features)} on a VGG-19 with random weights",) if random else ()
 
     def forward(
-        self, outputs: Tensor | Mapping[str, Tensor], sharp: Tensor, blurred: Tensor
+        self,
+        outputs: Tensor | Mapping[str, Tensor],
+        sharp: Tensor,
+        blurred: Tensor,
+        clip: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total, and the parts without their weights and gradients, by name.
 
@@ -99,8 +103,9 @@ class LossSum(nn.Module):
         may then be single pictures); or a network's `training_outputs`: its stages in order, the last one of full
         size. Smaller ones are compared with the sharp pictures reduced by area. With several stages a part is their
         weighted sum, and each stands beside it as `name/stage`. Other outputs are `mean` and `log_variance` (B,
-        latent), which `kld` reads, and `reblurred`, the restored pictures blurred again, which `cycle` compares with
-        the blurred ones.
+        latent), which `kld` reads, `reblurred`, the restored pictures blurred again, which `cycle` compares with the
+        blurred ones, and `clip` (B, T, 3, H, W), all restored frames, which `order_invariant` compares with the sharp
+        `clip`; the sharp pictures are its middle frames.
 
         Raises `TrainingError` where the network does not give what a loss reads, `UnknownName` where `stages` names one
         that it has not, and `ValueError` where shapes do not belong together.
@@ -114,7 +119,7 @@ class LossSum(nn.Module):
             total = sharp.new_zeros(())
             for name, weight in self.weights.items():
                 if name in NOT_RESTORED:
-                    part = _of_other_outputs(name, found, blurred)
+                    part = _of_other_outputs(name, found, blurred, clip)
                 else:
                     of_stage = {stage: self._part(name, *pictures) for stage, pictures in stages.items()}
                     part = torch.stack([self.stages.get(stage, 1.0) * of_stage[stage] for stage in of_stage]).sum()
@@ -152,12 +157,10 @@ class LossSum(nn.Module):
         }
 
     def _part(self, name: str, restored: Tensor, sharp: Tensor, blurred: Tensor) -> Tensor:
-        """Return one loss of pictures, or of clips, whose frames are pictures to all but `order_invariant`."""
+        """Return one loss of pictures, or of clips, whose frames are pictures to it."""
         check_same_shape(restored, sharp)
         if restored.ndim not in (4, 5):
             raise ValueError(f"Pictures are (B, 3, H, W) and clips (B, T, 3, H, W), not {tuple(restored.shape)}.")
-        if name == "order_invariant":
-            return order_invariant(restored, sharp)
         if restored.ndim == 5 and blurred.ndim == 4:
             blurred = blurred[:, None].expand_as(restored)
         restored, sharp, blurred = (pictures.flatten(0, -4) for pictures in (restored, sharp, blurred))
@@ -195,7 +198,7 @@ def _feature_losses(names: list[str], vgg_source: str | Path) -> nn.ModuleDict:
     )
 
 
-def _of_other_outputs(name: str, outputs: Mapping[str, Tensor], blurred: Tensor) -> Tensor:
+def _of_other_outputs(name: str, outputs: Mapping[str, Tensor], blurred: Tensor, clip: Tensor | None) -> Tensor:
     missing = [key for key in NOT_RESTORED[name] if key not in outputs]
     if missing:
         raise TrainingError(
@@ -204,6 +207,10 @@ def _of_other_outputs(name: str, outputs: Mapping[str, Tensor], blurred: Tensor)
         )
     if name == "kld":
         return kld(outputs["mean"], outputs["log_variance"])
+    if name == "order_invariant":
+        if clip is None:
+            raise TrainingError("The loss 'order_invariant' needs the sharp frames of each exposure, not only pairs.")
+        return order_invariant(outputs["clip"], _at_least_float32(clip))
     return cycle(outputs["reblurred"], blurred)
 
 

@@ -36,6 +36,9 @@ class Arch:
     same name."""
     stages: int = 1
     frames: int = 1
+    grows: str | None = None
+    """An option, a number, of which a smaller value makes a network that is a part of this one, with the same keys:
+    weights of the part are a beginning for the whole, whose other parts then begin at random."""
     unused: tuple[str, ...] = ()
     """Beginnings of the state-dict keys that the authors' files have and no output depends on."""
     whole_statistics: bool = False

@@ -225,6 +225,7 @@ ARCH = Arch(
     padding="reflect",
     overlap_px=64,
     frames=7,
+    grows="frames",
     whole_statistics=True,
     origin="M. Jin, G. Meishvili, P. Favaro",
     paper="Learning to Extract a Video Sequence from a Single Motion-Blurred Image, CVPR 2018, arXiv 1804.04065",
