@@ -96,7 +96,7 @@ def test_a_network_comes_back_as_it_went_ready_for_use(checkpoint):
 def test_a_checkpoint_says_what_it_is(checkpoint):
     about = describe(checkpoint)
     assert about.architecture == "reduced_deblurnet"
-    assert about.options == {"residual": True}
+    assert about.options == {"residual": True, "batch_norm": True}
     assert about.facts["step"] == 7
     assert about.facts["experiment"] == {"seed": 1}
     assert about.facts["version"] == unblur.__version__
@@ -437,7 +437,7 @@ def test_weights_and_what_they_say_come_from_reading_the_file_once(checkpoint, t
 
 
 def test_weights_of_the_package_load_by_name(in_package):
-    assert load("gaussian").arch_options == {"residual": True}
+    assert load("gaussian").arch_options == {"residual": True, "batch_norm": True}
     assert describe("gaussian").facts["step"] == 7
 
 

@@ -44,6 +44,9 @@ HARMLESS: list[Any] = [
 PARALLEL = "module."
 """What torch's DataParallel puts before every key, sometimes twice."""
 
+TENSORFLOW = re.compile(r"(g_net/.+/(?:weights|biases))(?::0)?")
+"""The names of SRN's variables."""
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -154,11 +157,17 @@ def _without_parallel(key: str) -> str:
 
 
 def _torch_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of SRN in torch's order also where they are in TensorFlow's, height and width first."""
-    first = state.get("g_net/enc1_1/weights")
-    if first is None or first.ndim != 4 or first.shape[0] != first.shape[1] or first.shape[2] == first.shape[3]:
+    """Return SRN's tensors as torch has them, also where they are as TensorFlow has them; other networks' as they are.
+
+    TensorFlow has height and width first, may number a variable's outputs (`:0`), and keeps its optimiser's beside.
+    """
+    variables = {match[1]: value for key, value in state.items() if (match := TENSORFLOW.fullmatch(key))}
+    first = variables.get("g_net/enc1_1/weights")
+    if first is None:
         return state
-    return {key: value.permute(3, 2, 0, 1) if value.ndim == 4 else value for key, value in state.items()}
+    if first.ndim != 4 or first.shape[0] != first.shape[1] or first.shape[2] == first.shape[3]:
+        return variables
+    return {key: value.permute(3, 2, 0, 1) if value.ndim == 4 else value for key, value in variables.items()}
 
 
 # -- comparing with a network ----------------------------------------------------------------------------------------
@@ -234,11 +243,8 @@ def _nearest(misfits: Sequence[tuple[_Candidate, Shapes]], shapes: Shapes) -> st
 
     `misfits` are the networks that were tried, each with the shapes it was tried on; `shapes` those of the file.
     """
-    if all(
-        candidate.share(seen) < 0.5 for candidate, seen in misfits
-    ):  # keys that options are read from may be missing
-        tried = {candidate.architecture for candidate, _ in misfits}
-        misfits = [*misfits, *((_candidate(name, {}), shapes) for name in READERS if name not in tried)]
+    if all(candidate.share(seen) < 0.5 for candidate, seen in misfits):  # keys that tell options may be missing
+        misfits = [*misfits, *((_candidate(name, {}), shapes) for name in READERS)]
     candidate, shapes = max(misfits, key=lambda misfit: misfit[0].share(misfit[1]))
     share = candidate.share(shapes)
     if share == 0:

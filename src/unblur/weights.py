@@ -190,6 +190,8 @@ def find(name_or_file: str | Path) -> Path:
     path = Path(name_or_file)
     if path.is_file():
         return path
+    if path.is_dir() and name not in models.ARCHITECTURES:
+        raise WeightsError(f"{path} is a folder. Give the file of weights in it.")
     if path.suffix or "/" in name or "\\" in name:
         raise WeightsError(f"{path} does not exist.")
     if name in models.ARCHITECTURES:
