@@ -1,16 +1,18 @@
 """Measure training steps a second against the plainest PyTorch loop: `benchmarks/results/speed/training.json`.
 
-    UNBLUR_DATA=... python benchmarks/training_speed.py [--threads 2] [--seconds 60] [--rounds 2]
+    UNBLUR_DATA=... python benchmarks/training_speed.py [--threads 2] [--steps 60] [--rounds 2]
 
-The plain loop is what one writes first: photographs opened by Pillow for each sample, a random Gaussian blur by
-`nn.Conv2d`, float32 in PyTorch's default memory layout, Adam. Ours is `unblur train` on the same network, batch and
-crop. Both take turns in the same run, each in a process of its own because settings of the memory allocator hold for a
-whole process; of each the best round counts. Nothing else should run meanwhile.
+The plain loop is what one writes first for the same experiment: photographs opened by Pillow for each sample, a blur of
+its own for each by `nn.Conv2d`, float32 in PyTorch's default memory layout, Adam, and clipping and averaging where the
+experiment has them. Ours is `unblur train`, counted from when every photograph has been read once. Both take turns in
+the same run, each in a process of its own because settings of the memory allocator hold for a whole process; of each
+the best round counts. Nothing else should run meanwhile.
 """
 
 import argparse
 import csv
 import json
+import math
 import os
 import random
 import subprocess
@@ -25,6 +27,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from unblur import create_model, experiment
@@ -40,16 +43,15 @@ TRAININGS = {
     "reduced_deblurnet on gaussian-triple": ROOT / "experiments/gaussian_triple/reduced_deblurnet.yaml",
     "default on everyday": ROOT / "experiments/sharp/nafnet_everyday.yaml",
 }
-KERNEL_PX = {"gaussian-triple": 11, "everyday": 33}
-FIRST_STEPS = 20
-"""What comes before is not counted: caches fill, memory is taken for the first time."""
+PLAIN_FIRST_STEPS = 5
+"""What comes before is not counted: memory is taken for the first time."""
 
 
 class PlainPhotos(Dataset[torch.Tensor]):
     """What one writes first: open the photograph, resize or crop it, make a tensor."""
 
-    def __init__(self, settings: experiment.Data) -> None:
-        self.files, self.settings = find_photos(find_dataset(settings.train)), settings
+    def __init__(self, settings: experiment.Data, margin_px: int) -> None:
+        self.files, self.settings, self.margin_px = find_photos(find_dataset(settings.train)), settings, margin_px
 
     def __len__(self) -> int:
         return len(self.files)
@@ -59,9 +61,10 @@ class PlainPhotos(Dataset[torch.Tensor]):
         if self.settings.size:
             photo = photo.resize(self.settings.size)
         elif self.settings.crop_px:
-            side = self.settings.crop_px
-            left, top = random.randint(0, photo.width - side), random.randint(0, photo.height - side)
-            photo = photo.crop((left, top, left + side, top + side))
+            side = self.settings.crop_px + 2 * self.margin_px
+            cut = min(round(side * random.uniform(*self.settings.shrink)), *photo.size)
+            left, top = random.randint(0, photo.width - cut), random.randint(0, photo.height - cut)
+            photo = photo.crop((left, top, left + cut, top + cut)).resize((side, side))
         return torch.from_numpy(np.array(photo)).permute(2, 0, 1).float() / 255
 
 
@@ -69,13 +72,13 @@ def main() -> None:
     """Measure, print, write; or, as a child, measure one thing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each measurement")
+    parser.add_argument("--steps", type=int, default=60, help="that are counted, a multiple of ten (%(default)s)")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--child", nargs=2, metavar=("WAY", "YAML"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         way, path = options.child
-        print(json.dumps(WAYS[way](experiment.load(path), options.seconds)))
+        print(json.dumps(WAYS[way](experiment.load(path), options.steps)))
         return
     if not os.environ.get("UNBLUR_DATA"):
         sys.exit("Set UNBLUR_DATA to the folder that holds sharp/.")
@@ -84,7 +87,7 @@ def main() -> None:
         rounds: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
         for _ in range(options.rounds):
             for way, measured in rounds.items():
-                measured.append(_in_child(way, path, options.threads, options.seconds))
+                measured.append(_in_child(way, path, options.threads, options.steps))
         best = {way: max(measured, key=lambda one: one["steps_per_second"]) for way, measured in rounds.items()}
         ratio = best["ours"]["steps_per_second"] / best["plain"]["steps_per_second"]
         result["trainings"][name] = {**best, "times_plain": ratio}
@@ -97,58 +100,66 @@ def main() -> None:
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8", newline="\n")
 
 
-def plain(settings: experiment.Experiment, seconds: float) -> dict[str, float]:
-    """Return the steps a second of the plain loop."""
+def plain(settings: experiment.Experiment, steps: int) -> dict[str, float]:
+    """Return the steps a second of the plain loop, which does what the experiment says."""
     model = create_model(settings.model.name, **settings.model.options)
     optimizer = torch.optim.Adam(model.parameters(), settings.optimizer.lr)
-    assert settings.data.recipe is not None
-    size = KERNEL_PX[settings.data.recipe]
-    blur = nn.Conv2d(3, 3, size, padding=size // 2, groups=3, bias=False)
-    loader = DataLoader(PlainPhotos(settings.data), settings.data.batch_size, shuffle=True, drop_last=True)
-    started, steps = time.perf_counter(), 0
+    averaging = get_ema_multi_avg_fn(settings.ema or 0.0)  # type: ignore[no-untyped-call]
+    average = AveragedModel(model, multi_avg_fn=averaging) if settings.ema else None
+    assert settings.blur is not None
+    cropped = settings.data.crop_px is not None
+    margin = settings.blur.margin_px if cropped else 0
+    size = 2 * settings.blur.margin_px + 1
+    blur = nn.Conv2d(3, 3, size, padding=0 if cropped else size // 2, groups=3, bias=False)
+    loader = DataLoader(PlainPhotos(settings.data, margin), settings.data.batch_size, shuffle=True, drop_last=True)
+    started, done = time.perf_counter(), -PLAIN_FIRST_STEPS
     while True:
-        for sharp in loader:
-            with torch.no_grad():
-                blur.weight.copy_(_gaussian(random.uniform(0.3, 3.0), size).expand_as(blur.weight))
-                blurred = blur(sharp)
-            loss = (model(blurred) - sharp).abs().mean()
+        for photos in loader:
+            blurred = []
+            for photo in photos:  # each has a blur of its own
+                with torch.no_grad():
+                    blur.weight.copy_(_gaussian(random.uniform(0.3, 3.0), size).expand_as(blur.weight))
+                    blurred.append(blur(photo[None]))
+            sharp = photos[:, :, margin : photos.shape[2] - margin, margin : photos.shape[3] - margin]
+            loss = (model(torch.cat(blurred)) - sharp).abs().mean()
             optimizer.zero_grad()
             loss.backward()
+            if settings.clip_grad_norm:
+                nn.utils.clip_grad_norm_(model.parameters(), settings.clip_grad_norm)
             optimizer.step()
-            steps += 1
-            if steps == FIRST_STEPS // 4:
+            if average is not None:
+                average.update_parameters(model)
+            done += 1
+            if done == 0:
                 started = time.perf_counter()
-            elif steps > FIRST_STEPS // 4 and time.perf_counter() - started > seconds:
-                return {"steps_per_second": (steps - FIRST_STEPS // 4) / (time.perf_counter() - started)}
+            elif done == steps:
+                return {"steps_per_second": steps / (time.perf_counter() - started)}
 
 
-def ours(settings: experiment.Experiment, seconds: float) -> dict[str, float]:
-    """Return the steps a second of our training, and the share of its steps that is waiting."""
+def ours(settings: experiment.Experiment, steps: int) -> dict[str, float]:
+    """Return the steps a second of our training once it has read every photograph, and the share that is waiting."""
     keep_freed_memory()
-    steps = FIRST_STEPS + 30
-    while True:
-        changes = {
-            "schedule": settings.schedule.model_copy(update={"steps": steps}),
-            "validation": settings.validation.model_copy(update={"every_steps": steps, "max_pictures": 1}),
-            "checkpoint_steps": steps,
-        }
-        with tempfile.TemporaryDirectory() as folder:
-            run.train(settings.model_copy(update=changes), Path(folder) / "run")
-            with (Path(folder) / "run" / "log" / "train.csv").open(encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-        counted = [row for row in rows if int(row["step"]) > FIRST_STEPS]
-        took = [10 * settings.data.batch_size / float(row["images_per_second"]) for row in counted]
-        if sum(took) >= 0.7 * seconds:
-            waiting = sum(t * float(row["waiting"]) for t, row in zip(took, counted, strict=True)) / sum(took)
-            return {"steps_per_second": 10 * len(counted) / sum(took), "waiting": waiting}
-        steps = FIRST_STEPS + max(2 * (steps - FIRST_STEPS), int(10 * len(counted) * seconds / sum(took)) // 10 * 10)
+    num_photos = len(find_photos(find_dataset(settings.data.train)))
+    first = 10 * math.ceil(num_photos / settings.data.batch_size / 10)
+    changes = {
+        "schedule": settings.schedule.model_copy(update={"steps": first + steps}),
+        "validation": settings.validation.model_copy(update={"every_steps": first + steps, "max_pictures": 1}),
+        "checkpoint_steps": first + steps,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        run.train(settings.model_copy(update=changes), Path(folder) / "run")
+        with (Path(folder) / "run" / "log" / "train.csv").open(encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if int(row["step"]) > first]
+    took = [10 * settings.data.batch_size / float(row["images_per_second"]) for row in rows]
+    waiting = sum(t * float(row["waiting"]) for t, row in zip(took, rows, strict=True)) / sum(took)
+    return {"steps_per_second": 10 * len(rows) / sum(took), "waiting": waiting}
 
 
-WAYS: dict[str, Callable[[experiment.Experiment, float], dict[str, float]]] = {"plain": plain, "ours": ours}
+WAYS: dict[str, Callable[[experiment.Experiment, int], dict[str, float]]] = {"plain": plain, "ours": ours}
 
 
-def _in_child(way: str, path: Path, threads: int, seconds: float) -> dict[str, float]:
-    command = [sys.executable, __file__, "--child", way, str(path), "--seconds", str(seconds)]
+def _in_child(way: str, path: Path, threads: int, steps: int) -> dict[str, float]:
+    command = [sys.executable, __file__, "--child", way, str(path), "--steps", str(steps)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ import torch
 from PIL import Image
 
 from unblur import cli, images, models, weights
+from unblur.commands.terminal import warnings_in_one_line
 from unblur.images import as_photo, read_photo
 
 COMMANDS = (
@@ -866,3 +868,12 @@ def test_without_a_model_the_default_weights_restore(unblur: Command, here: Path
     ended = unblur("restore", "photo.png")
     assert (ended.code, ended.err) == (0, "")
     assert pixels("photo-restored.png").shape == (48, 56, 3)
+
+
+def test_a_warning_for_users_is_one_line_without_its_line_of_code(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with warnings_in_one_line():
+        warnings.simplefilter("always")
+        warnings.warn("skipped, the next picture takes its place: a.png is damaged", stacklevel=1)
+    assert capsys.readouterr().err == "unblur: skipped, the next picture takes its place: a.png is damaged\n"

@@ -14,7 +14,7 @@ from typing import NoReturn
 from unblur import __version__
 from unblur.commands import blur, compare, data, detect, evaluate, export, models, restore, score, sweep, train
 from unblur.commands.arguments import Parser, add_loudness
-from unblur.commands.terminal import FAILED, INTERRUPTED, report
+from unblur.commands.terminal import FAILED, INTERRUPTED, report, warnings_in_one_line
 from unblur.errors import UnblurError
 
 COMMANDS = (restore, models, blur, data, train, sweep, evaluate, score, detect, compare, export)
@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names that the terminal's encoding does not have
     try:
-        return int(options.run(options))
+        with warnings_in_one_line():
+            return int(options.run(options))
     except UnblurError as error:
         report(error, options)
         return FAILED

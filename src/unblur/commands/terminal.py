@@ -4,8 +4,10 @@ import argparse
 import os
 import sys
 import traceback
-from contextlib import AbstractContextManager
-from typing import Any
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TextIO
 
 from unblur.errors import OutputError, UnblurError
 
@@ -27,6 +29,29 @@ def report(error: UnblurError, options: argparse.Namespace) -> None:
     if options.verbose:
         traceback.print_exception(error)
     print(f"unblur: {error}", file=sys.stderr)
+
+
+@contextmanager
+def warnings_in_one_line() -> Iterator[None]:
+    """Print warnings meant for users as messages are printed, without the line of code that they come from."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if category is UserWarning:
+                print(f"unblur: {message}", file=sys.stderr)
+            else:
+                usual(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 def tell_failures(failures: int, count: int) -> None:

@@ -96,8 +96,13 @@ class Batches:
         return stage.first_position + (step - stage.first) * stage.batch_size * self.experiment.accumulate
 
     def from_step(self, step: int) -> Iterator[list[Batch]]:
-        """Yield, step after step, the batches whose gradients make the step; the next ones are made meanwhile."""
-        steps = ahead(self._from_step(step), self.device)
+        """Yield, step after step, the batches whose gradients make the step.
+
+        Beside a GPU the next ones are made meanwhile. On a CPU a thread that does so takes the cores from the step's
+        own: a step of `default` on two of them took 335 ms so, and 205 ms with batches made in between.
+        """
+        made = self._from_step(step)
+        steps = ahead(made, self.device) if self.device.type == "cuda" else made
         try:
             while True:
                 started = time.perf_counter()
@@ -109,7 +114,7 @@ class Batches:
         finally:
             steps.close()
 
-    def _from_step(self, step: int) -> Iterator[list[Batch]]:
+    def _from_step(self, step: int) -> Generator[list[Batch], None, None]:
         for stage in self.stages:
             first, stop = max(step, stage.first), min(stage.stop, self.total_steps)
             if first < stop:
