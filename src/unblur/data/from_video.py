@@ -127,7 +127,7 @@ def _written_pair(
 
 
 def _motion_px(frames: list[Frame]) -> float:
-    """Return the motion between neighbours, in pixels of the frames: the 95th percentile of the optical flow (DIS,
+    """Return the motion between neighbours, in pixels of the frames: the 99th percentile of the optical flow (DIS,
     Kroeger et al., ECCV 2016, as in OpenCV) of reduced grey frames, on average over the window.
     """
     height, width = frames[0].shape[:2]
@@ -138,5 +138,5 @@ def _motion_px(frames: list[Frame]) -> float:
     lengths = []
     for first, second in itertools.pairwise(grey):
         moved = flow.calc(first, second, np.zeros((*first.shape, 2), np.float32))
-        lengths.append(float(np.percentile(np.hypot(moved[..., 0], moved[..., 1]), 95)))
+        lengths.append(float(np.percentile(np.hypot(moved[..., 0], moved[..., 1]), 99)))
     return float(np.mean(lengths)) * factor
