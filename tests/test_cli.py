@@ -392,6 +392,11 @@ def test_results_that_cannot_be_printed_are_an_error_of_one_line(here: Path) -> 
     assert done.stderr == "unblur: The results cannot be printed: No space left on device.\n"
 
 
+def hear_interrupts() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so does all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @POSIX
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_during_a_folder_leaves_only_whole_files(here: Path, keeps: Path, number: signal.Signals) -> None:
@@ -399,7 +404,8 @@ def test_an_interrupt_during_a_folder_leaves_only_whole_files(here: Path, keeps:
     for index in range(1, 60):
         shutil.copy("in/00.png", f"in/{index:02}.png")
     command = [sys.executable, "-m", "unblur", "restore", "in", "-o", "out", "--model", str(keeps)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=buffered())
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, **pipes, text=True, env=buffered(), preexec_fn=hear_interrupts)
     assert process.stdout is not None
     first = process.stdout.readline()  # which comes when the file is done, though stdout is a pipe
     process.send_signal(number)
