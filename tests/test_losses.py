@@ -9,7 +9,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from unblur.errors import TrainingError, UnknownName
-from unblur.losses import FEATURES, LOSSES, PICTURES, build, check_names, weighted_sum
+from unblur.losses import FEATURES, LOSSES, PICTURES, build, check_names
 from unblur.losses.consistency import cycle, order_invariant
 from unblur.losses.latent import kld
 from unblur.losses.structure import laplacian
@@ -238,25 +238,6 @@ def test_order_invariant_has_gradients_at_equality_and_refuses_single_pictures()
         order_invariant(sharp[None, :1], sharp[None, :1])
 
 
-def test_the_weighted_sum_returns_its_parts_without_their_weights():
-    restored, sharp = batches()
-    total, parts = weighted_sum({"l1": 2.0, "mse": 0.5}, restored, sharp)
-    assert list(parts) == ["l1", "mse"]
-    torch.testing.assert_close(parts["l1"], PICTURES["l1"](restored, sharp))
-    torch.testing.assert_close(total, 2 * parts["l1"] + 0.5 * parts["mse"])
-
-
-def test_an_unknown_loss_is_answered_with_the_nearest_one():
-    with pytest.raises(UnknownName, match=r"No loss is called 'charbonier'. Did you mean 'charbonnier'\?"):
-        check_names({"l1": 1.0, "charbonier": 1.0})
-    with pytest.raises(UnknownName, match="Did you mean 'psnr'"):
-        weighted_sum({"psrn": 1.0}, *batches())
-    with pytest.raises(UnknownName, match="Did you mean 'wgan_gp'"):
-        build({"wgan-gp": 1.0})
-    with pytest.raises(ValueError, match="no loss is named"):
-        build({})
-
-
 def test_the_names_are_those_that_experiment_files_may_use():
     names = (
         "mse l1 ssim psnr bce kld charbonnier edge contrastive perceptual style frequency gan lsgan ragan_ls wgan "
@@ -392,3 +373,22 @@ def test_the_sum_refuses_pictures_that_would_be_stretched():
             call(restored, sharp[:1], sharp[:1])
         with pytest.raises(ValueError, match=r"\(B, 3, H, W\)"):
             call(restored[0], sharp[0], sharp[0])
+
+
+def test_the_sum_returns_its_parts_without_their_weights():
+    restored, sharp = batches()
+    total, parts = build({"l1": 2.0, "mse": 0.5})(restored, sharp, sharp)
+    assert list(parts) == ["l1", "mse"]
+    torch.testing.assert_close(parts["l1"], PICTURES["l1"](restored, sharp))
+    torch.testing.assert_close(total, 2 * parts["l1"] + 0.5 * parts["mse"])
+
+
+def test_an_unknown_loss_is_answered_with_the_nearest_one():
+    with pytest.raises(UnknownName, match=r"No loss is called 'charbonier'. Did you mean 'charbonnier'\?"):
+        check_names({"l1": 1.0, "charbonier": 1.0})
+    with pytest.raises(UnknownName, match="Did you mean 'psnr'"):
+        build({"psrn": 1.0})
+    with pytest.raises(UnknownName, match="Did you mean 'wgan_gp'"):
+        build({"wgan-gp": 1.0})
+    with pytest.raises(ValueError, match="no loss is named"):
+        build({})

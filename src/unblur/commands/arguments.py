@@ -73,6 +73,29 @@ def add_evaluation(command: argparse.ArgumentParser) -> None:
     add_data_root(command)
 
 
+def evaluation_asked_for(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what `add_evaluation` took, by the names of `evaluation.evaluate`'s arguments."""
+    from unblur.blur.recipes import load_recipe
+    from unblur.data.catalog import open_dataset
+    from unblur.experiment import parse_size
+    from unblur.metrics.protocols import protocol_of_data
+
+    recipe = load_recipe(options.recipe) if options.recipe else None
+    return {
+        "models": options.model,
+        "data": open_dataset(options.data, options.data_root, sharp_only=recipe is not None),
+        "data_name": Path(options.data).resolve().name if Path(options.data).is_dir() else options.data,
+        "recipe": recipe,
+        "size": parse_size(options.size) if options.size else None,
+        "seed": options.seed,
+        "protocol": options.protocol or protocol_of_data(options.data).name,
+        "metrics": options.metrics,
+        "shift_px": options.shift,
+        "device": options.device,
+        "out": options.out,
+    }
+
+
 def add_data_root(command: argparse.ArgumentParser) -> None:
     """Add where the data sets lie."""
     command.add_argument("--data-root", metavar="DIR", type=path, help="folder of the data sets ($UNBLUR_DATA)")

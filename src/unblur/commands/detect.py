@@ -2,9 +2,8 @@
 
 import argparse
 import json
-from pathlib import Path
 
-from unblur.commands.arguments import Commands, add_command, add_evaluation
+from unblur.commands.arguments import Commands, add_command, add_evaluation, evaluation_asked_for
 from unblur.commands.terminal import DONE, bar, say
 
 
@@ -32,32 +31,17 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Count objects in the pictures of models and print the table, the blurred input first."""
     from unblur import detection
-    from unblur.blur.recipes import load_recipe
-    from unblur.data.catalog import open_dataset
-    from unblur.experiment import parse_size
     from unblur.inference import keep_freed_memory
-    from unblur.metrics.protocols import protocol_of_data
 
     keep_freed_memory()
     detector = detection.find_detector(options.detector, device=options.device)
-    recipe = load_recipe(options.recipe) if options.recipe else None
     with bar(options, "detecting", None) as progress:
         result = detection.detect(
-            options.model,
-            open_dataset(options.data, options.data_root, sharp_only=recipe is not None),
-            detector,
+            **evaluation_asked_for(options),
+            detector=detector,
             min_iou=options.iou,
             min_score=options.score,
             classes=options.classes,
-            data_name=Path(options.data).resolve().name if Path(options.data).is_dir() else options.data,
-            recipe=recipe,
-            size=parse_size(options.size) if options.size else None,
-            seed=options.seed,
-            protocol=options.protocol or protocol_of_data(options.data).name,
-            metrics=options.metrics,
-            shift_px=options.shift,
-            device=options.device,
-            out=options.out,
             progress=progress.update,
         )
     summary = result.to_json()

@@ -29,7 +29,6 @@ __all__ = [
     "build",
     "check_names",
     "gradient_penalty",
-    "weighted_sum",
 ]
 
 PICTURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -168,15 +167,6 @@ class LossSum(nn.Module):
             return PICTURES[name](restored, sharp)
         others = (sharp, blurred) if name == "contrastive" else (sharp,)
         return self.features[name](restored, *others)
-
-
-def weighted_sum(weights: Mapping[str, float], restored: Tensor, sharp: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the total loss and its parts by name (unweighted), of losses that compare pictures and nothing else."""
-    for name in check_names(weights):
-        if name not in PICTURES:
-            raise TrainingError(f"The loss '{name}' needs more than restored and sharp pictures.")
-    parts = {name: PICTURES[name](restored, sharp) for name in weights}
-    return sum((weights[name] * part for name, part in parts.items()), start=restored.new_zeros(())), parts
 
 
 def check_names(weights: Mapping[str, float]) -> list[str]:
