@@ -377,3 +377,19 @@ def test_training_on_pairs_uses_the_blurred_files(tmp_path: Path) -> None:
     result = train(learnt, tmp_path / "run", data_root=tmp_path, tell=told.append)
     assert any("blurred input 16.09" in line for line in told)  # an offset of 40 grey values
     assert result.best_psnr > 20
+
+
+def test_further_metrics_of_a_validation_are_means_over_the_pictures_that_its_loss_is_of(
+    root: Path, tmp_path: Path
+) -> None:
+    looking = {"every_steps": 2, "max_pictures": 3, "metrics": ["psnr-float", "strongest-channel", "mse"]}
+    train(settings(schedule=SHORT, validation=looking, loss={"mse": 1.0}), tmp_path, data_root=root)
+    row = {name: float(value) for name, value in rows_of(tmp_path / "log/valid.csv")[-1].items()}
+    assert row["psnr-float"] == pytest.approx(row["psnr"])
+    assert row["mse"] == pytest.approx(row["loss"])
+    assert 0 < row["strongest-channel"] < 1
+
+
+def test_a_metric_that_is_not_known_is_answered_with_the_nearest_one() -> None:
+    with pytest.raises(ValueError, match=r"No metric is called 'psn'. Did you mean 'psnr'"):
+        settings(validation={"metrics": ["psn"]})

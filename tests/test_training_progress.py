@@ -53,7 +53,7 @@ def test_tensorboard_gets_the_numbers_and_the_three_pictures_side_by_side(
     log = Log(tmp_path, 0, 20, bar=False)
     log.step(10, {"loss": torch.tensor(0.5), "images": 80})
     pictures = tuple(torch.full((3, 400, 30), grey) for grey in (0.2, 0.5, 0.8))
-    log.look(10, {"seconds": 1.0}, Look(0.4, 30.0, 0.6, 28.0, [pictures]))
+    log.look(10, {"seconds": 1.0}, Look(0.4, 30.0, 0.6, 28.0, {"strongest-channel": 0.7}, [pictures]))
     log.close()
     events = EventAccumulator(str(tmp_path)).Reload()
     assert events.Scalars("train/loss")[0].value == 0.5
@@ -61,6 +61,8 @@ def test_tensorboard_gets_the_numbers_and_the_three_pictures_side_by_side(
     (image,) = events.Images("blurred, restored, sharp/1")
     assert (image.height, image.width) == (320, 90)
     assert rows(tmp_path / "valid.csv")[0]["loss_blurred"] == "0.6"
+    assert rows(tmp_path / "valid.csv")[0]["strongest-channel"] == "0.7"
+    assert events.Scalars("valid/strongest-channel")[0].value == pytest.approx(0.7)
     assert capsys.readouterr() == ("", "")
 
 

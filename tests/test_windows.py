@@ -11,7 +11,7 @@ from PIL import Image
 from training_pictures import same, write_pictures, write_windows
 from unblur.blur.camera import average_frames, round_to_8bit
 from unblur.blur.recipes import load_recipe
-from unblur.data.mixture import BLOCK, MixedCrops, Order, collated, complete_mixture
+from unblur.data.mixture import BLOCK, MixedCrops, Order, collated_by_kind, complete_mixture
 from unblur.data.pairs import TrainingCrops, complete_batch, hold_out
 from unblur.data.resident import ResidentCrops, ResidentMixture
 from unblur.data.sources import Window
@@ -182,13 +182,15 @@ def test_another_seed_gives_another_order() -> None:
 
 def test_a_mixed_batch_is_its_samples_each_as_if_it_were_alone(root: Path) -> None:
     samples = mixture(root)
-    batch = complete_mixture(collated([samples[position] for position in range(8)]), EVERYDAY, EVERYDAY.margin_px)
+    batch = complete_mixture(
+        collated_by_kind([samples[position] for position in range(8)]), EVERYDAY, EVERYDAY.margin_px
+    )
     assert batch["blurred"].shape == batch["sharp"].shape == (8, 3, 16, 16)
     kinds = [samples.order.at(position)[0] for position in range(8)]
     assert set(kinds) == {False, True}
     assert [name.startswith("clip_") for name in batch["name"]] == kinds
     for position in range(8):
-        alone = complete_mixture(collated([samples[position]]), EVERYDAY, EVERYDAY.margin_px)
+        alone = complete_mixture(collated_by_kind([samples[position]]), EVERYDAY, EVERYDAY.margin_px)
         assert batch["name"][position] == alone["name"][0]
         assert torch.equal(batch["sharp"][position], alone["sharp"][0])
         torch.testing.assert_close(batch["blurred"][position], alone["blurred"][0], rtol=0, atol=1.1 / 255)
@@ -200,7 +202,7 @@ def test_resident_windows_and_photographs_give_the_same_batches(root: Path) -> N
     assert resident is not None
     for first in (0, 5, 33):
         positions = range(first, first + 5)
-        assert same(resident.batch(positions), collated([samples[position] for position in positions]))
+        assert same(resident.batch(positions), collated_by_kind([samples[position] for position in positions]))
     windows = ResidentCrops.load(samples.windows, "cpu")
     assert windows is not None
     assert same(windows.batch(range(3, 7))["frames"], torch.stack([samples.windows[n]["frames"] for n in range(3, 7)]))

@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from unblur import losses, models
 from unblur.blur.recipes import Recipe, load_recipe
 from unblur.errors import SettingsError, UnknownName
+from unblur.metrics import find_metric
 from unblur.models import critics
 from unblur.settings import Settings, parse_value, read_yaml, validated
 
@@ -234,8 +235,17 @@ class Validation(Settings):
     """Only the middle of each picture, to save time."""
     seed: int = 0
     """Of the recipe on the validation pictures: the same blur at each look."""
+    metrics: tuple[str, ...] = ()
+    """Measured beside loss and PSNR, by the names of docs/metrics.md; they decide nothing."""
     patience: int | None = Field(None, ge=1)
     """Early stopping: after so many validations without a better loss."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            _as_value_error(find_metric, name)
+        return names
 
 
 class Teacher(Settings):

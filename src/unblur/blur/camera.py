@@ -71,7 +71,7 @@ def add_noise(images: Tensor, read: Number, shot: Number, noise: Tensor) -> Tens
 
 def round_to_8bit(images: Tensor) -> Tensor:
     """Return the images clamped to [0, 1] and rounded to the 256 values that a file can hold."""
-    return (images.clamp(0, 1) * 255).round() / 255
+    return images.clamp(0, 1).mul_(255).round_().div_(255)
 
 
 def jpeg(images: Tensor, quality: Number) -> Tensor:
@@ -111,12 +111,12 @@ def _from_light(light: Tensor, curve: Tensor) -> Tensor:
 def _quantised(planes: Tensor, table: tuple[int, ...], scale: Tensor) -> Tensor:
     """Return planes (B, C, H, W), centred on 0, after a discrete cosine transform of 8×8 blocks with rounded values."""
     batch, channels, height, width = planes.shape
-    steps = torch.tensor(table, dtype=torch.float32, device=planes.device).reshape(8, 8)
-    steps = ((steps * scale[:, None, None] + 50) / 100).floor().clamp(1, 255)[:, None, None, None]  # (B, 1, 1, 1, 8, 8)
-    dct = _dct_matrix(planes)
+    steps = torch.tensor(table, dtype=torch.float32, device=planes.device)
+    steps = ((steps * scale[:, None] + 50) / 100).floor().clamp(1, 255)[:, None, None]  # (B, 1, 1, 64)
     blocks = planes.reshape(batch, channels, height // 8, 8, width // 8, 8).transpose(3, 4)  # (B, C, H/8, W/8, 8, 8)
-    values = (dct @ blocks @ dct.T / steps).round() * steps
-    return (dct.T @ values @ dct).transpose(3, 4).reshape(planes.shape)
+    transform = torch.kron(*[_dct_matrix(planes)] * 2)  # of the 64 values of a block, along both directions at once
+    values = (blocks.reshape(batch, channels, -1, 64) @ transform.T / steps).round() * steps
+    return (values @ transform).reshape(blocks.shape).transpose(3, 4).reshape(planes.shape)
 
 
 def _dct_matrix(like: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ a tensor of shape (B,), and the kernel then has shape (size, size) or (B, size, 
 import cmath
 import math
 
+import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -152,21 +153,57 @@ def drawn_path(path: Tensor, size: int) -> Tensor:
     return _normalised(kernel.reshape(*batch, size, size))
 
 
-def convolve(images: Tensor, kernels: Tensor, *, fast: bool = False) -> Tensor:
+def convolve(images: Tensor, kernels: Tensor) -> Tensor:
     """Return each image convolved with its kernel; borders are reflected without repeating the edge.
 
     `images` (B, C, H, W), any size from 1×1; `kernels` (B, k, k) or (k, k), k odd. By FFT, so that the cost does not
-    depend on k; equal to a direct convolution to about 1e-6. With `fast` the transforms are rounded up to a length
-    without large factors, which takes a quarter of the time at some sizes and may change the last bit.
+    depend on k; equal to a direct convolution to about 1e-6. On a CPU images that are blurred alike along every row
+    and along every column, by a Gaussian say, are blurred in two passes instead, five times as fast.
     """
     kernels = kernels.expand(images.shape[0], *kernels.shape[-2:])
+    if images.device.type != "cpu" or images.dtype != torch.float32:
+        return _by_fourier(images, kernels)
+    along_x, along_y = kernels.sum(dim=1), kernels.sum(dim=2)  # (B, k); the kernel itself where both are all of it
+    product = along_y[:, :, None] * along_x[:, None] / along_y.sum(dim=1)[:, None, None]
+    in_passes = ((product - kernels).abs().amax(dim=(1, 2)) < 1e-7).tolist()
+    if not any(in_passes):
+        return _by_fourier(images, kernels)
+    blurred = torch.empty_like(images, memory_format=torch.channels_last)
+    for index, separable in enumerate(in_passes):
+        if separable:
+            weights = along_x[index], along_y[index] / along_y[index].sum()
+            _in_two_passes(images[index], *weights, into=blurred[index])
+    others = [index for index, separable in enumerate(in_passes) if not separable]
+    if others:
+        blurred[others] = _by_fourier(images[others].contiguous(), kernels[others])
+    return blurred
+
+
+def _by_fourier(images: Tensor, kernels: Tensor) -> Tensor:
+    """Return images (B, C, H, W), convolved with kernels (B, k, k); transforms have lengths without large factors."""
     radius = kernels.shape[-1] // 2
     height, width = images.shape[-2:]
     padded = _reflected(images, radius)
-    size = torch.Size(_fast_length(n) for n in padded.shape[-2:]) if fast else padded.shape[-2:]
+    size = torch.Size(_fast_length(n) for n in padded.shape[-2:])
     spectrum = torch.fft.rfft2(padded, s=size) * torch.fft.rfft2(kernels.to(images.dtype), s=size)[:, None]
     full = torch.fft.irfft2(spectrum, s=size)
     return full[:, :, 2 * radius : 2 * radius + height, 2 * radius : 2 * radius + width].contiguous()
+
+
+def _in_two_passes(image: Tensor, along_x: Tensor, along_y: Tensor, *, into: Tensor) -> None:
+    """Write an image (C, H, W), convolved with a row and a column of weights, (k,) each, into one that is a view of a
+    channels-last batch.
+    """
+    pixels = image.permute(1, 2, 0).contiguous().numpy()  # a view as well where the batch is channels-last
+    row, column = (_without_margin(weights).flip(0).numpy() for weights in (along_x, along_y))
+    cv2.sepFilter2D(pixels, -1, row, column, dst=into.permute(1, 2, 0).numpy(), borderType=cv2.BORDER_REFLECT_101)
+
+
+def _without_margin(weights: Tensor) -> Tensor:
+    """Return the middle part (odd) of a row of weights that holds all that are not 0."""
+    middle = len(weights) // 2
+    reach = int((weights.nonzero() - middle).abs().max())
+    return weights[middle - reach : middle + reach + 1]
 
 
 def _offsets(size: int, device: torch.device) -> Tensor:

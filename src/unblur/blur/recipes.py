@@ -204,23 +204,29 @@ def blur_windows(frames: Tensor, recipe: Recipe, seeds: Sequence[int]) -> tuple[
 
 
 def _blurred(sharp: Tensor, recipe: Recipe, seeds: Sequence[int], plans: list[dict[str, Any]]) -> Tensor:
-    gamma = sharp.new_tensor([2.2 if plan["linear"] else 1.0 for plan in plans]).reshape(-1, 1, 1, 1)
-    light = camera.to_linear_light(sharp, gamma) if recipe.linear_light else sharp
+    linear = [i for i, plan in enumerate(plans) if plan["linear"]]
+    light = sharp
+    if linear:
+        light = sharp.clone()
+        light[linear] = camera.to_linear_light(sharp[linear])
     if recipe.saturation:
         light = camera.beyond_white(light, sharp, sharp.new_tensor([plan["gain"] for plan in plans]))
     blurred = _spread(light, recipe, plans)
     if recipe.linear_light or recipe.saturation:
-        blurred = camera.from_linear_light(blurred, gamma)
+        blurred = blurred.clamp(0, 1)
+    if linear:
+        blurred[linear] = camera.from_linear_light(blurred[linear])
     return _developed(blurred, recipe, seeds, plans)
 
 
 def _developed(blurred: Tensor, recipe: Recipe, seeds: Sequence[int], plans: list[dict[str, Any]]) -> Tensor:
     """Return what the camera makes of blurred pictures: noise, rounding, JPEG."""
-    if recipe.noise:
-        read, shot = (blurred.new_tensor([plan[key] for plan in plans]) for key in ("read", "shot"))
-        noise = torch.stack([_noise(blurred[i], seed) if plans[i]["noisy"] else torch.zeros_like(blurred[i])
-                             for i, seed in enumerate(seeds)])  # fmt: skip
-        blurred = camera.add_noise(blurred, read, shot, noise)
+    noisy = [i for i, plan in enumerate(plans) if plan["noisy"]]
+    if noisy:
+        read, shot = (blurred.new_tensor([plans[i][key] for i in noisy]) for key in ("read", "shot"))
+        noise = torch.stack([_noise(blurred[i], seeds[i]) for i in noisy])
+        blurred = blurred.clone()
+        blurred[noisy] = camera.add_noise(blurred[noisy], read, shot, noise)
     blurred = camera.round_to_8bit(blurred)
     packed = [i for i, plan in enumerate(plans) if plan["packed"]]
     if packed:
@@ -252,11 +258,7 @@ def _plan(recipe: Recipe, seed: int, kind: int | None) -> dict[str, Any]:
 
 
 def _spread(light: Tensor, recipe: Recipe, plans: list[dict[str, Any]]) -> Tensor:
-    """Return the light spread by each picture's blur, made on the device, together for all of one kind.
-
-    Pictures that are not blurred are left out only in recipes with kinds that vary from place to place; in the others
-    all pass through one convolution, as they did when weights that are shipped learnt from them.
-    """
+    """Return the light spread by each picture's blur, made on the device, together for all of one kind."""
     uniform = {index: kind for index, kind in enumerate(recipe.kinds) if not isinstance(kind, Varying)}
     if len(uniform) == len(recipe.kinds):
         return kernels.convolve(light, _kernels(uniform, plans, light.device))
@@ -268,7 +270,7 @@ def _spread(light: Tensor, recipe: Recipe, plans: list[dict[str, Any]]) -> Tenso
     moved = [i for index, kind in uniform.items() if not isinstance(kind, Unblurred) for i in _rows(plans, index)]
     if moved:
         some = _kernels(uniform, [plans[i] for i in moved], light.device)
-        spread[moved] = kernels.convolve(light[moved], some, fast=True)
+        spread[moved] = kernels.convolve(light[moved], some)
     return spread
 
 

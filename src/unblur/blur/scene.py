@@ -78,10 +78,10 @@ def composited(light: Tensor, masks: Tensor, kernels: Tensor) -> Tensor:
     shows as this moves is guessed: the mean of the visible light around.
     """
     contents = [*(_continued(light, mask) for mask in masks.unbind(1)), light]
-    seen = convolve(contents[0], kernels[:, 0], fast=True)
+    seen = convolve(contents[0], kernels[:, 0])
     for content, mask, kernel in zip(contents[1:], masks.unbind(1), kernels[:, 1:].unbind(1), strict=True):
         layer = torch.cat([content * mask[:, None], mask[:, None]], dim=1)  # (B, 4, H, W)
-        blurred = convolve(layer, kernel, fast=True)
+        blurred = convolve(layer, kernel)
         seen = seen * (1 - blurred[:, 3:]) + blurred[:, :3]
     return seen
 

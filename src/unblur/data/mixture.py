@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from unblur.blur.recipes import Recipe, sample_seed
-from unblur.data.pairs import TrainingCrops, complete_batch
+from unblur.data.pairs import TrainingCrops, collated, complete_batch
 
 BLOCK = 20
 """In so many positions the share is kept as nearly as whole numbers can; their order in it is random."""
@@ -54,13 +54,13 @@ class MixedCrops(Dataset[dict[str, Any]]):
         return (self.windows if is_window else self.photographs)[place]
 
 
-def collated(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def collated_by_kind(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return samples of `MixedCrops` as a batch, see `mixed`."""
     photographs, windows = ([sample for sample in samples if ("frames" in sample) is kind] for kind in (False, True))
     return mixed(
         ["frames" in sample for sample in samples],
-        default_collate(photographs) if photographs else None,
-        default_collate(windows) if windows else None,
+        collated(photographs) if photographs else None,
+        collated(windows) if windows else None,
     )
 
 

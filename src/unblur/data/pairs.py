@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler, get_worker_info
+from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
 
 from unblur.blur.recipes import Recipe, blur_batch, blur_windows, sample_seed
 from unblur.data.patches import chosen_place
@@ -296,6 +296,17 @@ def named_sides(item: Pair | Window, sides: Sequence[Tensor]) -> dict[str, Tenso
     return dict(zip(("sharp", "blurred"), sides, strict=False))
 
 
+def collated(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return samples as a batch whose pictures lie channels-last in memory, as they are decoded and as networks are
+    trained.
+    """
+    rest = default_collate([{key: sample[key] for key in ("name", "seed")} for sample in samples])
+    kinds = [key for key in ("sharp", "blurred", "frames") if key in samples[0]]
+    return rest | {
+        kind: torch.stack([sample[kind].movedim(-3, -1) for sample in samples]).movedim(-1, -3) for kind in kinds
+    }
+
+
 def complete_batch(
     samples: dict[str, Any], recipe: Recipe | None, margin_px: int, *, clips: bool = False
 ) -> dict[str, Any]:
@@ -309,9 +320,9 @@ def complete_batch(
         frames = samples["frames"].float() / 255
         blurred, sharp = blur_windows(frames, recipe, samples["seed"].tolist())
         return {"blurred": blurred, "sharp": sharp, "name": samples["name"], **({"clip": frames} if clips else {})}
-    sharp = samples["sharp"].float() / 255
+    sharp = samples["sharp"].float().div_(255)
     if recipe is None:
-        return {"blurred": samples["blurred"].float() / 255, "sharp": sharp, "name": samples["name"]}
+        return {"blurred": samples["blurred"].float().div_(255), "sharp": sharp, "name": samples["name"]}
     blurred = blur_batch(sharp, recipe, samples["seed"].tolist())
     inside = (..., slice(margin_px, -margin_px or None), slice(margin_px, -margin_px or None))
     return {"blurred": blurred[inside], "sharp": sharp[inside], "name": samples["name"]}
@@ -321,14 +332,16 @@ def _as_pair(blurred: Path | Picture | None, sharp: Path | Picture) -> Pair:
     return Pair(None if blurred is None else as_picture(blurred), as_picture(sharp))
 
 
+FLIPS = {(True, False): 1, (False, True): 0, (True, True): -1}
+"""OpenCV's numbers for (mirrored, upside down)."""
+
+
 def _turned(piece: Pixels, cut: Cut) -> Tensor:
     """Return a piece as a tensor (3, S, S) that shares no memory with it, flipped as the cut says."""
-    if cut.mirrored:
-        piece = piece[:, ::-1]
-    if cut.upside_down:
-        piece = piece[::-1]
+    if cut.mirrored or cut.upside_down:
+        piece = cv2.flip(piece, FLIPS[cut.mirrored, cut.upside_down])
     if cut.swapped:
-        piece = piece.swapaxes(0, 1)
+        piece = cv2.transpose(piece)
     return torch.from_numpy(np.array(piece, order="C")).permute(2, 0, 1)
 
 

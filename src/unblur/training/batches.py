@@ -18,8 +18,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from unblur.blur.recipes import sample_seed
-from unblur.data.mixture import MixedCrops, collated, complete_mixture
-from unblur.data.pairs import Positions, TrainingCrops, complete_batch
+from unblur.data.mixture import MixedCrops, collated_by_kind, complete_mixture
+from unblur.data.pairs import Positions, TrainingCrops, collated, complete_batch
 from unblur.data.resident import ResidentCrops, ResidentMixture
 from unblur.data.sources import Pair, Window, place_of
 from unblur.errors import DataError, TrainingError
@@ -174,7 +174,7 @@ class Batches:
             batch_size=batch_size // self.processes,
             sampler=Positions(begin, end, rank=self.rank, world_size=self.processes),
             num_workers=self.experiment.data.workers,
-            collate_fn=collated if isinstance(samples, MixedCrops) else None,
+            collate_fn=collated_by_kind if isinstance(samples, MixedCrops) else collated,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # its own, so that making the loader draws nothing from the global one
         )

@@ -8,7 +8,7 @@ In the run folder's `log/`:
   `images_per_second` and `waiting` (share of the time spent waiting for pictures and their blur), both since the row
   before.
 * `valid.csv`, a row a validation: `step`, `seconds`, `cpu_seconds`, `images`, `loss`, `psnr`, and the same of the
-  blurred input, `loss_blurred` and `psnr_blurred`.
+  blurred input, `loss_blurred` and `psnr_blurred`; then the experiment's `validation.metrics` by their names.
 * `events.out.tfevents.*`: the same as `train/...` and `valid/...`, and pictures: blurred, restored and sharp side by
   side.
 
@@ -67,6 +67,7 @@ class Log:
             "psnr": look.psnr,
             "loss_blurred": look.loss_blurred,
             "psnr_blurred": look.psnr_blurred,
+            **look.others,
         }
         self.valid.append({"step": step, **spent, **row})
         self._board("valid", step, row)

@@ -27,6 +27,8 @@ class Look:
     loss_blurred: float
     """Of the blurred picture itself: what doing nothing gives."""
     psnr_blurred: float
+    others: dict[str, float]
+    """Means of the experiment's further metrics, by name."""
     shown: list[tuple[Tensor, Tensor, Tensor]]
     """The first pictures as (blurred, restored, sharp), each (3, H, W)."""
 
@@ -36,6 +38,7 @@ class Validation:
 
     def __init__(self, experiment: Experiment, pictures: Sequence[Pair | Window]) -> None:
         self.precision = "auto" if experiment.precision == "fp16" else experiment.precision
+        self.metrics = experiment.validation.metrics
         self.pictures = list(_pictures(experiment, pictures))
 
     def look(self, network: nn.Module, loss: LossSum, fabric: Fabric) -> Look:
@@ -52,12 +55,13 @@ class Validation:
         else:
             rows = {index: scores for index, (scores, _) in found.items()}
         columns = zip(*(rows[index] for index in sorted(rows)), strict=True)
-        mean_loss, mean_psnr, loss_blurred, psnr_blurred = (sum(column) / len(rows) for column in columns)
+        mean_loss, mean_psnr, loss_blurred, psnr_blurred, *means = (sum(column) / len(rows) for column in columns)
+        others = dict(zip(self.metrics, means, strict=True))
         shown = [(self.pictures[i][0], restored, self.pictures[i][1]) for i, (_, restored) in found.items()]
-        return Look(mean_loss, mean_psnr, loss_blurred, psnr_blurred, shown[:NUM_SHOWN])
+        return Look(mean_loss, mean_psnr, loss_blurred, psnr_blurred, others, shown[:NUM_SHOWN])
 
     def _look_at(self, index: int, network: nn.Module, loss: LossSum) -> tuple[list[float], Tensor]:
-        """Return loss and PSNR of the restored and of the blurred picture, and the restored one."""
+        """Return loss and PSNR of the restored and of the blurred picture, the other metrics, and the restored one."""
         blurred, sharp = self.pictures[index]
         restored = restore_image(network, blurred, precision=self.precision)
         scores = []
@@ -65,6 +69,7 @@ class Validation:
             with torch.no_grad():
                 total, _ = loss.final(picture[None], sharp[None], blurred[None])
             scores += [float(total), float(metrics.psnr_float(picture, sharp))]
+        scores += metrics.score_pair(restored, sharp, self.metrics).values()
         return scores, restored
 
 
