@@ -32,6 +32,7 @@ from unblur.models import (
     uformer,
     vae,
     vit_deblur,
+    wiener_nafnet,
 )
 from unblur.models.arch import Arch
 
@@ -63,6 +64,7 @@ ARCHITECTURES: dict[str, Arch] = {
         uformer.ARCH,
         vae.ARCH,
         vit_deblur.ARCH,
+        wiener_nafnet.ARCH,
     )
 }
 """Every architecture there is. A new one is a file beside this one and a line here."""

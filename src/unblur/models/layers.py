@@ -1,5 +1,6 @@
 """The few modules that several networks use identically."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -24,6 +25,13 @@ class LayerNorm2d(nn.Module):
         """Return `x` with mean 0 and variance 1 over the channels of each pixel, scaled and shifted by channel."""
         pixels = x.permute(0, 2, 3, 1)  # (B, H, W, C)
         return F.layer_norm(pixels, self.weight.shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Return a context in which everything is computed in the precision that it comes in."""
+    if device.type == "meta":  # shapes without numbers; torch knows no autocast for them
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def pad_to_multiple(images: Tensor, multiple: int, padding: Literal["zeros", "reflect", "replicate"]) -> Tensor:

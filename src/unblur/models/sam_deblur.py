@@ -13,14 +13,13 @@ The authors' figures are with test-time local pooling: models/local_pooling.py.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from unblur.models.arch import Arch
-from unblur.models.layers import pad_to_multiple
+from unblur.models.layers import pad_to_multiple, without_autocast
 from unblur.models.nafnet import GOPRO, NAFBlock
 
 
@@ -115,7 +114,7 @@ def mask_average_pool(planes: Tensor, masks: Tensor) -> Tensor:
     """
     uncovered = (masks.sum(dim=1, keepdim=True) == 0).to(masks.dtype)
     regions = torch.cat([masks, uncovered], dim=1)  # (B, M+1, H, W)
-    with _without_autocast(planes.device):  # sums over a picture are too much for 16 bit
+    with without_autocast(planes.device):  # sums over a picture are too much for 16 bit
         totals = torch.einsum("bchw,bmhw->bcm", planes.float(), regions)
         means = totals / (regions.sum(dim=(2, 3))[:, None] + 1e-8)  # (B, C, M+1)
         return torch.einsum("bcm,bmhw->bchw", means, regions)
@@ -149,12 +148,6 @@ def masks_of_labels(labels: Tensor) -> Tensor:
     """
     numbers = torch.unique(labels[labels > 0])
     return labels[:, None] == numbers[:, None, None]
-
-
-def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    if device.type == "meta":  # shapes without numbers; torch knows no autocast for them
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
 
 
 ARCH = Arch(
