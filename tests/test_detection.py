@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,18 @@ from scipy.optimize import linear_sum_assignment
 from unblur import detection
 from unblur.blur.recipes import load_recipe
 from unblur.cli import main
-from unblur.detection import Counts, Detector, Found, detect, detection_table, find_detector, iou, match
+from unblur.detection import (
+    Counts,
+    Detection,
+    Detector,
+    Found,
+    Search,
+    detect,
+    detection_table,
+    find_detector,
+    iou,
+    match,
+)
 from unblur.detection.boxes import count_by_class
 from unblur.detection.opencv import CASCADES
 from unblur.detection.transformer import Preparation
@@ -538,8 +550,23 @@ def pairs(tmp_path: Path) -> Path:
     return tmp_path / "pairs"
 
 
+def found_in(
+    data: Path,
+    detector: Detector,
+    *,
+    min_iou: float = 0.5,
+    classes: Sequence[str] = (),
+    out: Path | None = None,
+    **options: Any,
+) -> Detection:
+    """Return what the detector finds in the blurred pictures of a folder and behind the unsharp mask."""
+    search = Search(detector, min_iou, classes=classes)
+    with tempfile.TemporaryDirectory() as temporary:
+        return detect(evaluate(["unsharp"], data, out=out or Path(temporary) / "out", **options), search)
+
+
 def test_counts_are_summed_over_pictures_and_classes_the_blurred_input_first(pairs):
-    result = detect(["unsharp"], pairs, finder()[0])
+    result = found_in(pairs, finder()[0])
     assert [row.model for row in result.rows] == ["blurred input", "unsharp"]
     first = result.rows[0]
     assert first.counts == Counts(matched=1, found=2, true=3)
@@ -551,21 +578,21 @@ def test_counts_are_summed_over_pictures_and_classes_the_blurred_input_first(pai
 def test_sharp_pictures_given_as_blurred_ones_lose_nothing(pairs):
     shutil.rmtree(pairs / "blur")
     shutil.copytree(pairs / "sharp", pairs / "blur")
-    counts = detect(["unsharp"], pairs, finder()[0]).rows[0].counts
+    counts = found_in(pairs, finder()[0]).rows[0].counts
     assert (counts.precision, counts.recall, counts.f1) == (1, 1, 1)
 
 
 def test_only_the_classes_that_are_asked_for_count_and_an_unknown_one_is_refused(pairs):
     detector, shown = finder()
-    assert detect(["unsharp"], pairs, detector, classes=["right"]).rows[0].counts == Counts(0, 1, 1)
+    assert found_in(pairs, detector, classes=["right"]).rows[0].counts == Counts(0, 1, 1)
     shown.clear()
     with pytest.raises(UnknownName, match=r"No class is called 'sqare'\. Did you mean 'square'\?"):
-        detect(["unsharp"], pairs, detector, classes=["sqare"])
+        found_in(pairs, detector, classes=["sqare"])
     assert not shown
 
 
 def test_the_json_has_the_rows_the_protocol_and_the_versions(pairs):
-    result = json.loads(json.dumps(detect(["unsharp"], pairs, finder()[0], min_iou=0.6, min_score=0.3).to_json()))
+    result = json.loads(json.dumps(found_in(pairs, finder()[0], min_iou=0.6).to_json()))
     blurred, restored = result["rows"]
     assert {key: result[key] for key in restored} == restored, "the first model stands at the top"
     assert blurred["n"] == len(blurred["images"]) == 2
@@ -577,7 +604,7 @@ def test_the_json_has_the_rows_the_protocol_and_the_versions(pairs):
         "name": "below/b", "precision": 0, "recall": 0, "f1": 0, "matched": 0, "found": 1, "true": 1,
     }  # fmt: skip
     line = result["protocol"]["detection"]
-    for part in ("a finder of bright spots", "sha256 0123456789ab;", "IoU of 0.6", "scores from 0.3", "all classes"):
+    for part in ("a finder of bright spots", "sha256 0123456789ab;", "IoU of 0.6", "scores from 0.25", "all classes"):
         assert part in line
     assert result["settings"]["fingerprint"] == "0123456789abcdef"
     assert result["settings"]["evaluation"]["seed"] == 0
@@ -585,7 +612,7 @@ def test_the_json_has_the_rows_the_protocol_and_the_versions(pairs):
 
 
 def test_the_table_says_the_same_as_the_json(pairs):
-    summary = detect(["unsharp"], pairs, finder()[0]).to_json()
+    summary = found_in(pairs, finder()[0]).to_json()
     table = detection_table(summary)
     (blurred,) = (line for line in table.splitlines() if line.startswith("| blurred input | 0."))
     psnr = summary["rows"][0]["scores"]["psnr"]
@@ -598,7 +625,7 @@ def test_the_table_says_the_same_as_the_json(pairs):
 def test_a_share_of_nothing_is_a_dash_and_null(pairs):
     save(pairs / "blur/a.png", spots())
     save(pairs / "blur/below/b.png", spots())
-    summary = detect(["unsharp"], pairs, finder()[0]).to_json()
+    summary = found_in(pairs, finder()[0]).to_json()
     assert summary["rows"][0]["precision"] is None
     assert "| blurred input | - | 0.000 | 0.000 |" in detection_table(summary)
 
@@ -606,7 +633,7 @@ def test_a_share_of_nothing_is_a_dash_and_null(pairs):
 def test_with_a_recipe_each_level_is_held_against_the_sharp_picture_that_was_blurred(tmp_path):
     recipe = load_recipe("gaussian-triple")
     save(tmp_path / "photos/a.png", np.repeat(np.repeat(spots((4, 4), (30, 4)), 2, 0), 2, 1))
-    result = detect(["unsharp"], tmp_path / "photos", finder()[0], recipe=recipe, size=(50, 40))
+    result = found_in(tmp_path / "photos", finder()[0], recipe=recipe, size=(50, 40))
     levels = [kind.label for kind in recipe.kinds]
     assert list(result.rows[0].levels) == levels
     assert all(counts.true == 2 for counts in result.rows[0].levels.values())
@@ -620,21 +647,21 @@ def test_nothing_is_restored_or_looked_at_twice_unless_it_has_changed(pairs, tmp
     evaluate(["unsharp"], pairs, out=out)
     written = {file: file.stat().st_mtime_ns for file in out.rglob("*.png")}
     detector, shown = finder()
-    first = detect(["unsharp"], pairs, detector, out=out)
+    first = found_in(pairs, detector, out=out)
     assert len(shown) == 6
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*.png")} == written
     shown.clear()
-    assert detect(["unsharp"], pairs, detector, out=out).to_json()["rows"] == first.to_json()["rows"]
+    assert found_in(pairs, detector, out=out).to_json()["rows"] == first.to_json()["rows"]
     assert not shown
     save(out / "unsharp/a.png", spots())
-    assert detect(["unsharp"], pairs, detector, out=out).rows[1].counts.found == 1
+    assert found_in(pairs, detector, out=out).rows[1].counts.found == 1
     assert len(shown) == 1
 
 
 def test_other_thresholds_and_other_detectors_have_folders_of_their_own(pairs, tmp_path):
     out = tmp_path / "out"
     for detector, min_iou in ((finder()[0], 0.5), (finder()[0], 0.6), (finder(fingerprint="other")[0], 0.5)):
-        detect(["unsharp"], pairs, detector, min_iou=min_iou, out=out)
+        found_in(pairs, detector, min_iou=min_iou, out=out)
     folders = sorted(out.glob("detections-finder-*"))
     assert len(folders) == 3
     settings = [json.loads((folder / "settings.json").read_text()) for folder in folders]
@@ -643,16 +670,20 @@ def test_other_thresholds_and_other_detectors_have_folders_of_their_own(pairs, t
     ]  # fmt: skip
     assert json.loads((folders[0] / "summary.json").read_text())["n"] == 2
     with pytest.raises(OutputError, match="other settings"):
-        detect(["unsharp"], pairs, finder()[0], metrics=["psnr"], out=out)
+        found_in(pairs, finder()[0], metrics=["psnr"], out=out)
 
 
 def test_what_cannot_be_judged_is_refused(pairs):
     for wrong in ({"min_iou": 0.0}, {"min_score": 1.5}):
         with pytest.raises(SettingsError, match="above 0 and at most 1"):
-            detect(["unsharp"], pairs, finder()[0], **wrong)
+            Search(finder()[0], **wrong)
+    with pytest.raises(ValueError, match="a list of names"):
+        Search(finder()[0], classes="square")
+    with pytest.raises(ValueError, match="kept no pictures"):
+        detect(evaluate(["unsharp"], pairs), Search(finder()[0]))
     blind = Detector("blind", "one that sees nothing", "0", (), lambda rgb, min_score, classes: [])
     with pytest.raises(DataError, match=r"'blind' finds nothing in 2 sharp pictures at a score of 0\.25"):
-        detect(["unsharp"], pairs, blind)
+        found_in(pairs, blind)
 
 
 def test_the_command_prints_the_table_or_json_and_needs_no_file_of_a_detector(tmp_path, capsys):

@@ -119,6 +119,8 @@ def test_a_missing_file_is_named_with_its_folder_and_where_it_is_known_to_lie(lo
     assert str(local_weights / FILE) in message
     assert "PyTorch model zoo" in message
     assert "UNBLUR_HOME" in message
+    assert "or try the training out with vgg: random" in message
+    assert "metrics" not in message
     with pytest.raises(WeightsError, match=r"vgg\.pth does not exist"):
         load_vgg19(local_weights / "vgg.pth")
 

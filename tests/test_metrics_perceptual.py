@@ -110,6 +110,7 @@ def test_a_missing_file_of_weights_is_an_error_that_names_file_and_folder(
     with pytest.raises(WeightsError, match=f"{whose}.*UNBLUR_HOME") as error:
         METRICS[metric].ready()
     assert str(tmp_path / file) in str(error.value)
+    assert "or choose metrics that do without" in str(error.value)
 
 
 def test_a_file_of_other_weights_is_refused(home, tmp_path, monkeypatch):

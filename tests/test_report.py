@@ -205,6 +205,21 @@ def test_trainings_with_other_losses_share_no_chart_and_with_other_validation_pi
     assert (first.title, second.title) == ("fast, mse", "other")
 
 
+def test_the_psnr_of_the_steps_and_further_metrics_of_the_validation_have_curves_of_their_own(tmp_path):
+    looking = {"every_steps": 100, "metrics": ["strongest-channel"]}
+    write_training(tmp_path / "run", lr=1e-3, validation=looking)
+    write_training(tmp_path / "other", lr=1e-2, validation={"every_steps": 100})
+    for name, column in (("train", "psnr"), ("valid", "strongest-channel")):
+        table = tmp_path / f"run/log/{name}.csv"
+        head, *rows = table.read_text().splitlines()
+        table.write_text("\n".join([f"{head},{column}", *(f"{row},{0.1 * i}" for i, row in enumerate(rows))]) + "\n")
+    [section] = report.sections_of(read_runs([tmp_path / "run", tmp_path / "other"]))
+    charts = {chart.title: chart for chart in section.charts}
+    assert charts["Training PSNR"].drawn[0][1].points[:2] == [(10.0, 0.0), (20.0, 0.1)]
+    [(_, measured)] = charts["Validation strongest-channel"].drawn
+    assert (measured.name, measured.points[1]) == ("run", (200.0, 0.1))
+
+
 def test_the_table_of_trainings_names_the_best_and_the_settings_in_which_they_differ(home):
     reached, differ = tables_of(home, "slow", "fast")
     psnr = reached.header.index("best PSNR")
@@ -270,6 +285,11 @@ def test_axes_have_round_ticks_that_cover_the_values():
     text = charts.svg(Chart("t", "x", "y", [Series("a", [(0, 0.113), (700, 0.377)])]))
     ticks = re.findall(r">([\d.]+)</text>", text)
     assert ticks == ["0", "200", "400", "600", "0.1", "0.15", "0.2", "0.25", "0.3", "0.35"]
+
+
+def test_both_axes_say_what_they_show():
+    text = charts.svg(Chart("t", "steps", "loss < 1", [Series("a", [(0, 1), (7, 2)])]))
+    assert re.findall(r'class="name">([^<]+)</text>', text) == ["steps", "loss &lt; 1"]
 
 
 def test_what_is_not_finite_or_below_a_logarithmic_axis_is_left_out():

@@ -11,6 +11,7 @@ from unblur.evaluation import BLURRED_INPUT, Evaluation, PictureScore, Scores
 from unblur.evaluation.cost import Cost
 from unblur.tables import (
     by_blur_table,
+    figures_table,
     fill_tables,
     markdown_table,
     overview_table,
@@ -54,7 +55,7 @@ def test_the_first_row_of_a_table_is_the_blurred_input(summary):
     assert [cells(line)[0] for line in lines[:5]] == ["model", "---", BLURRED_INPUT, "small", "large"]
 
 
-COST = ["parameters", "MACs a picture", "s a picture", "peak memory"]
+COST = ["parameters", "MACs a picture", "s a picture", "memory"]
 
 
 def test_a_table_shows_mean_median_worst_and_each_level(summary):
@@ -69,7 +70,7 @@ def test_a_table_says_how_many_pictures_were_made_worse_and_what_it_cost(summary
     lines = markdown_table(summary, ["psnr"]).splitlines()
     assert cells(lines[0])[6:] == ["worse by 0.5 dB", "worse by 3 dB", *COST]
     assert cells(lines[2])[6:] == ["-"] * 6
-    assert cells(lines[3])[6:] == ["0.0%", "0.0%", "2.500 M", "7.00 G", "0.125", "512 MiB"]
+    assert cells(lines[3])[6:] == ["0.0%", "0.0%", "2.5 M", "7 G", "0.125", "512 MiB"]
     assert "Cost on cpu, 2 threads" in lines[-1]
 
 
@@ -107,19 +108,61 @@ def test_the_protocol_of_a_benchmark_stands_under_its_table(summary):
     assert "`benchmark`: gopro: as for GoPro." in markdown_table(summary)
 
 
+SHOWN = {BLURRED_INPUT: BLURRED_INPUT, "wiener": "Wiener", "small": "`small`"}
+
+
+def test_the_overview_shows_models_side_by_side_and_the_harm_of_one(summary):
+    lines = overview_table({"one": summary}, SHOWN, "small").splitlines()
+    harm = ["`small`, worst 5 %: gain", "`small`, worse by 0.5 dB"]
+    assert cells(lines[0]) == ["pictures", "n", BLURRED_INPUT, "Wiener", "`small`", *harm]
+    assert cells(lines[2]) == ["one, weak", "3", "44.00", "-", "45.00", "+1.00", "0.0%"]
+    assert cells(lines[3]) == ["one, strong", "3", "22.00", "-", "23.00", "+1.00", "0.0%"]
+
+
+FIGURES = ["PSNR", "gain", "worst 5 %: PSNR", "worst 5 %: gain", "worse by 0.5 dB", "SSIM"]
+
+
+def test_figures_are_shown_level_by_level_with_what_was_gained_and_lost(summary):
+    summary["rows"][2]["levels"]["strong"]["made_worse"]["0.5 dB"] = 1 / 3
+    lines = figures_table(summary).splitlines()
+    assert cells(lines[0]) == ["level", "model", *FIGURES]
+    assert cells(lines[2]) == ["weak", BLURRED_INPUT, "44.00", "-", "40.00", "-", "-", "0.8000"]
+    assert cells(lines[7]) == ["strong", "large", "24.00", "+2.00", "22.00", "+2.00", "33.3%", "0.8200"]
+    assert "The worst 5 % are those with the lowest PSNR" in lines[-1]
+    assert "Cost" not in lines[-1]
+
+
+def test_figures_of_pairs_count_each_scene_once(summary):
+    images = [PictureScore(n, {"psnr": 20.0, "ssim-wang": 0.5}, scene=s) for n, s in zip("abc", "xxy", strict=True)]
+    better = [PictureScore(i.name, {"psnr": 20.0 + g, "ssim-wang": 0.6}, scene=i.scene)
+              for i, g in zip(images, (3, 3, -1), strict=True)]  # fmt: skip
+    rows = Scores(tuple(images), METRICS, model=BLURRED_INPUT), Scores(tuple(better), METRICS, model="small")
+    lines = figures_table(Evaluation(rows, summary["settings"], {}).to_json()).splitlines()
+    assert cells(lines[0]) == ["model", *FIGURES, "by scene: gain", "worst scene: gain"]
+    assert cells(lines[2])[-2:] == ["-", "-"]
+    assert cells(lines[3]) == ["small", "21.67", "+1.67", "19.00", "-1.00", "33.3%", "0.6000", "+1.00", "-1.00"]
+    assert "by scene: the mean over 2 scenes." in lines[-1]
+
+
+def test_figures_need_both_of_their_metrics(summary):
+    del summary["rows"][0]["mean"]["ssim-wang"]
+    with pytest.raises(DataError, match="ssim-wang was not computed"):
+        figures_table(summary)
+
+
 @pytest.mark.parametrize("metric", ["psnr", "benchmark"])
 def test_two_protocols_never_share_a_column(summary, metric):
     other = copy.deepcopy(summary)
-    assert "| one, weak |" in overview_table({"one": summary, "two": other}, "small")
+    assert "| one, weak |" in overview_table({"one": summary, "two": other}, SHOWN, "small")
     other["protocol"][metric] = "something else"
     with pytest.raises(DataError, match=f"one and two are not scored alike.*'{metric}'"):
-        overview_table({"one": summary, "two": other}, "small")
+        overview_table({"one": summary, "two": other}, SHOWN, "small")
 
 
 def test_a_set_that_was_scored_with_a_shift_search_says_so(summary):
     other = copy.deepcopy(summary)
     other["settings"]["shift_px"] = 4
-    table = overview_table({"one": summary, "two": other}, "small")
+    table = overview_table({"one": summary, "two": other}, SHOWN, "small")
     assert "| two (best shift within 4 px), weak |" in table
     assert "| one, weak |" in table
 
@@ -155,8 +198,8 @@ def test_tables_in_a_document_are_made_from_the_committed_results(summary, tmp_p
     write_result(summary, tmp_path / "results/two.json")
     text = "# Title\n\n<!-- table:one -->\n<!-- /table -->\nbetween\n<!-- table:two -->\nold\n<!-- /table -->\nend\n"
     filled = fill_tables(text, tmp_path / "results", {})
-    assert filled.startswith("# Title\n\n<!-- table:one -->\n\n| model | psnr, mean |")
-    assert filled.count(BLURRED_INPUT) == 1
+    assert filled.startswith("# Title\n\n<!-- table:one -->\n\n| level | model | PSNR |")
+    assert filled.count(BLURRED_INPUT) == 2
     assert "old" not in filled
     assert "\nbetween\n" in filled
     assert filled.endswith("<!-- /table -->\nend\n")

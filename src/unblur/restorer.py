@@ -128,7 +128,7 @@ class Restorer:
         if self._masks is not None and not _takes_masks(network):
             raise SettingsError(f"{_name(network)} takes no masks; restore without them, or with sam_deblur.")
         network = network if self._device is None else network.to(self._device)
-        return _pooling_locally(network) if self._local_pooling else network
+        return pooling_locally(network) if self._local_pooling else network
 
     def restore(self, picture: Picture, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
         """Return the restored photo, with the alpha and the metadata of the old one.
@@ -210,6 +210,15 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def pooling_locally(network: nn.Module) -> nn.Module:
+    """Return the network as its authors test it, sharing its weights. Raises `SettingsError` where they do not so."""
+    known = models.ARCHITECTURES.get(_name(network))
+    if known is None or known.local_pooling_px is None:
+        names = ", ".join(name for name, arch in models.ARCHITECTURES.items() if arch.local_pooling_px)
+        raise SettingsError(f"Local pooling is for networks whose authors test so ({names}), not {_name(network)}.")
+    return with_local_pooling(network, known.local_pooling_px)
+
+
 def _takes_masks(network: nn.Module) -> bool:
     return "masks" in inspect.signature(network.forward).parameters
 
@@ -217,15 +226,6 @@ def _takes_masks(network: nn.Module) -> bool:
 def _name(network: nn.Module) -> str:
     identity = models.identity(network)
     return type(network).__name__ if identity is None else identity[0]
-
-
-def _pooling_locally(network: nn.Module) -> nn.Module:
-    """Return the network as its authors test it, sharing its weights. Raises `SettingsError` where they do not so."""
-    known = models.ARCHITECTURES.get(_name(network))
-    if known is None or known.local_pooling_px is None:
-        names = ", ".join(name for name, arch in models.ARCHITECTURES.items() if arch.local_pooling_px)
-        raise SettingsError(f"Local pooling is for networks whose authors test so ({names}), not {_name(network)}.")
-    return with_local_pooling(network, known.local_pooling_px)
 
 
 def _device_of(network: nn.Module) -> torch.device:

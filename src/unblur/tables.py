@@ -50,7 +50,34 @@ def markdown_table(summary: Summary, metrics: Sequence[str] | None = None) -> st
         if any(column):
             header.append(title)
             cells = [[*line, text or "-"] for line, text in zip(cells, column, strict=True)]
-    return f"{markdown(header, cells)}\n\n{_below(summary, shown)}"
+    costs = [row["cost"] for row in summary["rows"] if row.get("cost")]
+    cost = f"Cost on {costs[0]['device']}, {costs[0]['threads']} threads: median seconds a picture" if costs else None
+    return f"{markdown(header, cells)}\n\n{_below(summary, shown, cost)}"
+
+
+def figures_table(summary: Summary) -> str:
+    """Return what a benchmark found as a Markdown table: a row for each model, level by level where there are levels.
+
+    Means of PSNR and SSIM and the gain over the blurred input; the worst twentieth of the pictures, by their PSNR and
+    by what they gained; the share that was made worse; and where scenes are known what is gained with each scene
+    counted once, and in the worst scene. Raises `DataError` where the summary has no `psnr` or no `ssim-wang`.
+    """
+    missing = {"psnr", "ssim-wang"} - summary["rows"][0]["mean"].keys()
+    if missing:
+        raise DataError(f"A table of figures needs psnr and ssim-wang; {', '.join(sorted(missing))} was not computed.")
+    scenes = _num_scenes(summary)
+    columns = {**_FIGURES, **(_BY_SCENE if scenes else {})}
+    levels = list(summary["rows"][0]["levels"])
+    cells = [
+        [*([level] if level else []), row["model"], *(cell(part) for cell in columns.values())]
+        for level in levels or [None]
+        for row in summary["rows"]
+        for part in [row["levels"][level] if level else row]
+    ]
+    header = [*(["level"] if levels else []), "model", *columns]
+    about = "The worst 5 % are those with the lowest PSNR, and for the gain those that gained least"
+    about += f"; by scene: the mean over {scenes} scene{'s' if scenes > 1 else ''}" if scenes else ""
+    return f"{markdown(header, cells)}\n\n{about}. {_below(summary, ['psnr', 'ssim-wang'])}"
 
 
 def by_blur_table(summary: Summary) -> str:
@@ -112,27 +139,26 @@ def write_result(summary: Summary, path: Path) -> None:
         temporary.write_text(json.dumps(small_summary(summary), indent=1) + "\n", encoding="utf-8", newline="\n")
 
 
-def overview_table(summaries: Mapping[str, Summary], model: str) -> str:
-    """Return one model beside the blurred input on many sets, a row a set (or a level of it), PSNR and SSIM means.
+def overview_table(summaries: Mapping[str, Summary], columns: Mapping[str, str], model: str) -> str:
+    """Return the mean PSNR of several models on many sets, a row a set (or a level of it).
 
-    A set that was scored with a shift search says so. Raises `DataError` where two sets are not scored alike.
+    `columns`: the titles by the names of the rows that are shown; "-" where a set has no such row. The last columns say
+    of `model` what the twentieth of the pictures gained that gained least, and which share was made worse. A set that
+    was scored with a shift search says so. Raises `DataError` where two sets are not scored alike.
     """
-    check_comparable(summaries, ("psnr", "ssim-wang"))
-    header = ["pictures", "n", "blurred input: PSNR, SSIM", f"`{model}`: PSNR, SSIM", "gain"]
+    check_comparable(summaries, ("psnr",))
+    harm = ("worst 5 %: gain", "worse by 0.5 dB")
     cells = []
     for name, summary in summaries.items():
         rows = {row["model"]: row for row in summary["rows"]}
-        before, after = summary["rows"][0], rows[model]
         shift = summary["settings"]["shift_px"]
         name = f"{name} (best shift within {shift} px)" if shift else name
-        for level in before["levels"] or [None]:
-            old, new = ((row["levels"][level] if level else row) for row in (before, after))
-            scores = [
-                f"{score_text('psnr', row['mean']['psnr'])} dB, {row['mean']['ssim-wang']:.4f}" for row in (old, new)
-            ]
-            gain = new["mean"]["psnr"] - old["mean"]["psnr"]
-            cells.append([f"{name}, {level}" if level else name, str(old["n"]), *scores, f"{gain:+.2f} dB"])
-    return markdown(header, cells)
+        for level in rows[model]["levels"] or [None]:
+            parts = {label: row["levels"][level] if level else row for label, row in rows.items()}
+            line = [f"{name}, {level}" if level else name, str(parts[model]["n"])]
+            line += [_FIGURES["PSNR"](parts[label]) if label in parts else "-" for label in columns]
+            cells.append([*line, *(_FIGURES[title](parts[model]) for title in harm)])
+    return markdown(["pictures", "n", *columns.values(), *(f"{columns[model]}, {title}" for title in harm)], cells)
 
 
 def reproduction_table(rows: Sequence[tuple[str, str, Summary | None]]) -> str:
@@ -166,7 +192,7 @@ def fill_tables(text: str, results: Path, others: Mapping[str, str]) -> str:
     Raises `DataError` where a result is missing.
     """
     for name in dict.fromkeys(_OPENING.findall(text)):
-        table = others[name] if name in others else markdown_table(read_result(results / f"{name}.json"))
+        table = others[name] if name in others else figures_table(read_result(results / f"{name}.json"))
         text = replace_between_marks(text, name, table)
     return text
 
@@ -203,6 +229,14 @@ def score_text(metric: str, value: float) -> str:
     return f"{value:.4f}" if find_metric(metric).higher_is_better else f"{value:.3g}"
 
 
+def amount_text(count: float) -> str:
+    """Return a count with three digits: 1,684 is "1.68 k"."""
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= 0.9995 * limit:
+            return f"{count / limit:.3g} {unit}"
+    return f"{count:.0f}"
+
+
 def _scores(row: Row) -> list[str]:
     """Return each metric's mean at each level, or its mean and median where there are no levels."""
     if row["levels"]:
@@ -226,21 +260,48 @@ def _made_worse(limit: str) -> Callable[[Row], str]:
 
 
 def _cost(key: str, text: Callable[[float], str]) -> Callable[[Row], str]:
-    return lambda row: text(row["cost"][key]) if row.get("cost") and row["cost"][key] is not None else ""
+    return lambda row: text(row["cost"][key]) if (row.get("cost") or {}).get(key) is not None else ""
 
 
 _BESIDE: Mapping[str, Callable[[Row], str]] = {
     "worse by 0.5 dB": _made_worse("0.5 dB"),
     "worse by 3 dB": _made_worse("3 dB"),
-    "parameters": _cost("parameters", lambda number: f"{number / 1e6:.3f} M" if number else "0"),
-    "MACs a picture": _cost("macs", lambda number: f"{number / 1e9:.2f} G"),
+    "parameters": _cost("parameters", amount_text),
+    "MACs a picture": _cost("macs", amount_text),
     "s a picture": _cost("seconds", lambda number: f"{number:.3g}"),
-    "peak memory": _cost("peak_memory", lambda number: f"{number / 2**20:.0f} MiB"),
+    "memory": _cost("memory", lambda number: f"{number / 2**20:.0f} MiB"),
 }
 """Columns beside the scores, by title; one that is empty for all rows is left out."""
 
 
-def _below(summary: Summary, metrics: Sequence[str]) -> str:
+def _gain_text(gain: float | None) -> str:
+    return "-" if gain is None else f"{round(gain, 2) + 0.0:+.2f}"  # never -0.00
+
+
+_FIGURES: Mapping[str, Callable[[Row], str]] = {
+    "PSNR": lambda part: score_text("psnr", part["mean"]["psnr"]),
+    "gain": lambda part: _gain_text(part.get("gain")),
+    "worst 5 %: PSNR": lambda part: score_text("psnr", part["worst_5_percent"]["psnr"]),
+    "worst 5 %: gain": lambda part: _gain_text(part.get("worst_5_percent_gain")),
+    "worse by 0.5 dB": lambda part: _made_worse("0.5 dB")(part) or "-",
+    "SSIM": lambda part: score_text("ssim-wang", part["mean"]["ssim-wang"]),
+}
+"""Columns of a benchmark's table by title, of a row or of a level of it; the blurred input gains nothing."""
+
+_BY_SCENE: Mapping[str, Callable[[Row], str]] = {
+    "by scene: gain": lambda row: _gain_text(row["by_scene"]["gain"] if "by_scene" in row else None),
+    "worst scene: gain": lambda row: _gain_text(row["by_scene"]["worst_gain"] if "by_scene" in row else None),
+}
+
+
+def _num_scenes(summary: Summary) -> int:
+    """Return how many scenes a summary knows; 0 where it knows none, or has levels, which are not parted by scene."""
+    rows = [row for row in summary["rows"] if "by_scene" in row and not row["levels"]]
+    return len(rows[0]["by_scene"]["scenes"]) if rows else 0
+
+
+def _below(summary: Summary, metrics: Sequence[str], last: str | None = None) -> str:
+    """Return what stands under a table; `last` is a sentence before the versions."""
     settings = summary["settings"]
     first = summary["rows"][0]
     parts = [f"n = {first['n']}" + (f" (each picture at {len(first['levels'])} levels)" if first["levels"] else "")]
@@ -255,9 +316,7 @@ def _below(summary: Summary, metrics: Sequence[str]) -> str:
         for row in summary["rows"]
         if row["identical"]
     ]
-    costs = [row["cost"] for row in summary["rows"] if row.get("cost")]
-    if costs:
-        sentences.append(f"Cost on {costs[0]['device']}, {costs[0]['threads']} threads: median seconds a picture")
+    sentences += [last] if last else []
     sentences.append(_versions(summary))
     return ". ".join(sentences) + "."
 

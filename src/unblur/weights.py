@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -204,6 +205,27 @@ def find(name_or_file: str | Path) -> Path:
     raise UnknownName(
         "model", name, {*shipped(), *known(), *models.ARCHITECTURES}, "`unblur models` lists all of them."
     )
+
+
+def local_tensors(file: str | Path, what: str, *, otherwise: str) -> dict[str, Tensor]:
+    """Return the tensors of a file that is no network of ours: one in the folder of local weights, or any by its path.
+
+    Where it is missing, `WeightsError` says where it should be, `what` it is, and what to do `otherwise`; it is raised
+    for a damaged file too, and for one that holds anything but tensors by name.
+    """
+    path = home() / file
+    if not path.is_file():
+        raise WeightsError(
+            f"{path} is missing: {what}. unblur downloads nothing; put the file there, or set UNBLUR_HOME to the "
+            f"folder that holds {file}; or {otherwise}."
+        )
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise WeightsError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from None
+    if not (isinstance(tensors, dict) and all(isinstance(value, Tensor) for value in tensors.values())):
+        raise WeightsError(f"{path} holds no table of tensors: {what}.")
+    return tensors
 
 
 def licence_of_others(network: str, configurations: Sequence[str] = ()) -> str | None:

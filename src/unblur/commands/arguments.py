@@ -67,6 +67,8 @@ def add_evaluation(command: argparse.ArgumentParser) -> None:
     add("--recipe", metavar="NAME|FILE", help="how to blur sharp photos")
     add("--size", metavar="448x256", help="reduce sharp photos to this size first (by area, aspect not kept)")
     add("--seed", metavar="N", type=int, default=0, help="of the recipe (%(default)s)")
+    add("--tile", type=at_least(1), metavar="PX", help="longest side of a tile (512); authors test on whole pictures")
+    add("--local-pooling", action="store_true", help="pool as NAFNet's and SAM-Deblur's authors do when they test")
     add_scoring(command)
     add("--out", metavar="DIR", type=path, help="keep pictures, scores and settings; goes on where it stopped")
     add("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1, mps, or auto: the best there is (%(default)s)")
@@ -91,6 +93,8 @@ def evaluation_asked_for(options: argparse.Namespace) -> dict[str, Any]:
         "protocol": options.protocol or protocol_of_data(options.data).name,
         "metrics": options.metrics,
         "shift_px": options.shift,
+        "tile_px": options.tile,
+        "local_pooling": options.local_pooling,
         "device": options.device,
         "out": options.out,
     }

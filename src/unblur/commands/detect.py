@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import tempfile
+from pathlib import Path
 
 from unblur.commands.arguments import Commands, add_command, add_evaluation, evaluation_asked_for
 from unblur.commands.terminal import DONE, bar, say
@@ -30,20 +32,19 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Count objects in the pictures of models and print the table, the blurred input first."""
-    from unblur import detection
+    from unblur import detection, evaluation
     from unblur.inference import keep_freed_memory
 
     keep_freed_memory()
     detector = detection.find_detector(options.detector, device=options.device)
-    with bar(options, "detecting", None) as progress:
-        result = detection.detect(
-            **evaluation_asked_for(options),
-            detector=detector,
-            min_iou=options.iou,
-            min_score=options.score,
-            classes=options.classes,
-            progress=progress.update,
-        )
+    search = detection.Search(detector, options.iou, options.score, options.classes)
+    asked = evaluation_asked_for(options)
+    with tempfile.TemporaryDirectory(prefix="unblur-") as temporary:
+        asked["out"] = options.out or Path(temporary) / "out"
+        with bar(options, "evaluating", None) as progress:
+            evaluated = evaluation.evaluate(**asked, progress=progress.update)
+        with bar(options, "detecting", None) as progress:
+            result = detection.detect(evaluated, search, progress=progress.update)
     summary = result.to_json()
     say(json.dumps(summary) if options.json else detection.detection_table(summary))
     return DONE

@@ -19,7 +19,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,11 +31,11 @@ from torch import Tensor
 from unblur.blur.recipes import Recipe, blur_batch
 from unblur.data.pairs import matched_files, resized
 from unblur.data.sources import FilePicture, Pair, Picture
-from unblur.errors import DataError, SettingsError
+from unblur.errors import DataError, PhotoError, SettingsError
 from unblur.evaluation import contenders, cost, folder, samples
 from unblur.evaluation.contenders import Contender, fingerprint_of, hash_of_network
 from unblur.evaluation.samples import Sample, Values
-from unblur.evaluation.scores import Evaluation, PictureScore, Scores, psnr_among
+from unblur.evaluation.scores import Evaluation, Pictures, PictureScore, Scores, psnr_among
 from unblur.images import Photo, write_photo
 from unblur.inference import bf16_is_fast
 from unblur.metrics import find_metric, psnr, score_pair
@@ -48,6 +48,7 @@ __all__ = [
     "TRUTH",
     "Evaluation",
     "PictureScore",
+    "Pictures",
     "Progress",
     "Scores",
     "evaluate",
@@ -109,12 +110,15 @@ def evaluate(
     data: Path | Sequence[Pair],
     *,
     data_name: str | None = None,
+    scenes: Mapping[str, str] | None = None,
     recipe: Recipe | None = None,
     size: tuple[int, int] | None = None,
     seed: int = 0,
     protocol: str = PLAIN.name,
     metrics: Sequence[str] | None = None,
     shift_px: int = 0,
+    tile_px: int | None = None,
+    local_pooling: bool = False,
     device: str = "cpu",
     out: Path | None = None,
     progress: Progress | None = None,
@@ -126,8 +130,9 @@ def evaluate(
     with a seed made from `seed` and its position; a recipe whose kinds are levels blurs it once a level. Without a
     recipe, the data are pairs, scored as they are. Networks see pictures of the protocol's depth (8 bit nearly always).
     Without `metrics` the protocol's are computed. `data_name` is what the set is called in the table (by default the
-    folder's name).
-    `out` keeps everything (see above); without it, a temporary folder is used.
+    folder's name). `scenes` says by the names of pairs which show the same scene; without it those of one folder do.
+    `tile_px` and `local_pooling` are how networks restore, as `Restorer` takes them; the rows' labels say so.
+    `out` keeps everything (see above); without it, a temporary folder is used, and there are no `pictures`.
 
     What cannot work is refused before anything is computed: `WeightsError` and `UnknownName` for models, metrics and
     protocols, `OutputError` where `out` holds an evaluation with other settings or something else, `DataError` for
@@ -138,9 +143,10 @@ def evaluate(
     if size and not recipe:
         raise SettingsError("A size needs a recipe: pairs are scored as they are.")
     on = find_device(device)
-    rivals = contenders.gather(models, recipe, on)
+    rivals = contenders.gather(models, recipe, on, tile_px=tile_px, local_pooling=local_pooling)
     data = Path(data) if isinstance(data, str | os.PathLike) else data
     pictures = samples.collect(data, recipe, seed, chosen)
+    shown = [samples.scene_of(sample, scenes) for sample in pictures]
     settings: dict[str, Any] = {
         "models": {rival.label: rival.fingerprint for rival in rivals},
         "data": data_name or (data.resolve().name if isinstance(data, Path) else "pairs"),
@@ -167,9 +173,9 @@ def evaluate(
             tell(f"{BLURRED_INPUT}: {sample.name}")
         costs: list[cost.Cost | None] = [None]
         for rival, place in zip(rivals, restored, strict=True):
-            cost.give_back_memory()
+            meter = cost.Meter(rival.device)
             for sample in pictures:
-                _write_restored(rival, sample, blurred / sample.path, place / sample.path, journal, chosen.bits)
+                _write_restored(rival, sample, blurred / sample.path, place / sample.path, meter, journal, chosen.bits)
                 tell(f"{rival.label}: {sample.name}")
             costs.append(_cost_of(rival, pictures, blurred, journal))
 
@@ -178,12 +184,15 @@ def evaluate(
         for label, place, price in zip((BLURRED_INPUT, *settings["models"]), (blurred, *restored), costs, strict=True):
             scores_of = _scorer(journal, label, place, pictures, truths, names, shift_px, chosen)
             images = []
-            for sample, values in zip(pictures, _side_by_side(scores_of, range(len(pictures))), strict=True):
-                images.append(PictureScore(sample.name, values, sample.level))
+            scored = _side_by_side(scores_of, range(len(pictures)))
+            for sample, scene, values in zip(pictures, shown, scored, strict=True):
+                images.append(PictureScore(sample.name, values, sample.level, scene))
                 tell(f"{label}: {sample.name}")
             rows.append(Scores(tuple(images), names, shift_px, label, chosen.name, price))
 
-        evaluation = Evaluation(tuple(rows), settings, versions())
+        files = [[FilePicture(place / one.path, one.name) for one in pictures] for place in (blurred, *restored)]
+        kept = Pictures(home, tuple(truths), tuple(map(tuple, files))) if out is not None else None
+        evaluation = Evaluation(tuple(rows), settings, versions(), kept)
         folder.write_text(home / "scores.csv", _csv(evaluation))
         folder.write_text(home / "summary.json", json.dumps(evaluation.to_json(), indent=1))
     return evaluation
@@ -217,13 +226,14 @@ def _write_restored(
     sample: Sample,
     blurred: Path,
     restored: Path,
+    meter: cost.Meter,
     journal: folder.Journal,
     bits: int,
 ) -> None:
     if restored.exists():
         return
     picture = _as_tensor(samples.read(FilePicture(blurred, sample.name), bits))
-    result, taken = cost.measured(lambda: rival.restore(picture, sample), rival.device)
+    result, taken = meter.measured(lambda: rival.restore(picture, sample))
     _write_png(result, restored, bits)
     journal.note_taken(rival.label, sample.path, taken)
 
@@ -232,7 +242,7 @@ def _cost_of(rival: Contender, pictures: Sequence[Sample], blurred: Path, journa
     """Return what a row took; None where nothing was noted (a folder of which only the pictures were kept)."""
     noted = [taken for sample in pictures if (taken := journal.taken(rival.label, sample.path))]
     sizes = [samples.size_of(blurred / sample.path) for sample in pictures]
-    return cost.total(rival.network, noted, sizes, cost.device_name(rival.device)) if noted else None
+    return cost.total(rival.network, noted, sizes, rival.tile_px, cost.device_name(rival.device)) if noted else None
 
 
 def _as_tensor(values: Values) -> Tensor:
@@ -293,7 +303,10 @@ def _score_files(
         if min(truth.shape[:2]) <= 2 * shift_px:
             raise DataError(f"The pair '{name}' is too small for a shift of {shift_px} px: {sharp}.")
         ours, truth = _best_shift(ours, truth, shift_px, white)
-    return score_pair(ours, truth, metrics, data_range=white)
+    try:
+        return score_pair(ours, truth, metrics, data_range=white)
+    except (PhotoError, ValueError) as error:  # too small for a metric
+        raise DataError(f"The pair '{name}' cannot be scored: {error}") from None
 
 
 def _check_sizes(name: str, first: Values, second: Values, one: Picture, other: Picture) -> None:

@@ -15,6 +15,7 @@ from unblur.blur.recipes import Recipe, kernel_of
 from unblur.errors import SettingsError
 from unblur.evaluation.samples import Sample
 from unblur.inference import restore_image
+from unblur.restorer import pooling_locally
 
 Restore = Callable[[Tensor, Sample], Tensor]
 """Takes a blurred picture (3, H, W) in [0, 1] and what is known of it; returns the restored one alike."""
@@ -30,6 +31,8 @@ class Contender:
     network: nn.Module | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where it computes."""
+    tile_px: int | None = None
+    """Longest side of its tiles where it is not the usual one."""
 
 
 def _unsharp(recipe: Recipe | None) -> Restore:
@@ -55,12 +58,24 @@ CLASSICAL: Mapping[str, _Classical] = {
 """Pseudo-models by name: a baseline that knows nothing, and one that knows what no network is told."""
 
 
-def gather(models: Sequence[str | Path], recipe: Recipe | None, device: torch.device) -> list[Contender]:
+def gather(
+    models: Sequence[str | Path],
+    recipe: Recipe | None,
+    device: torch.device,
+    *,
+    tile_px: int | None = None,
+    local_pooling: bool = False,
+) -> list[Contender]:
     """Return the contenders, weights loaded.
 
-    Raises what `weights.load` raises, and `SettingsError` for one that is given twice or needs what is not known.
+    `tile_px` and `local_pooling` are those of `Restorer`, for all networks; their labels say so, because scores with
+    and without are those of different rows. Raises what `weights.load` raises, and `SettingsError` for one that is
+    given twice, needs what is not known, or has no pooling that could be local.
     """
-    return [_contender(model, label, recipe, device) for model, label in zip(models, _labels(models), strict=True)]
+    return [
+        _classical(label, recipe) if label in CLASSICAL else _network(model, label, device, tile_px, local_pooling)
+        for model, label in zip(models, _labels(models), strict=True)
+    ]
 
 
 def fingerprint_of(model: str | Path) -> str:
@@ -90,13 +105,24 @@ def folder_names(labels: Sequence[str], taken: Sequence[str]) -> list[str]:
     return names
 
 
-def _contender(model: str | Path, label: str, recipe: Recipe | None, device: torch.device) -> Contender:
-    if label in CLASSICAL:
-        return Contender(label, CLASSICAL[label].prepare(recipe), CLASSICAL[label].facts)
+def _classical(name: str, recipe: Recipe | None) -> Contender:
+    return Contender(name, CLASSICAL[name].prepare(recipe), CLASSICAL[name].facts)
+
+
+def _network(
+    model: str | Path, label: str, device: torch.device, tile_px: int | None, local_pooling: bool
+) -> Contender:
     network = weights.load(model)
+    network = pooling_locally(network) if local_pooling else network
+    way = [*(["local pooling"] if local_pooling else []), *([f"tiles of {tile_px} px"] if tile_px else [])]
+    label = f"{label} ({', '.join(way)})" if way else label
     fingerprint = hash_of_network(network)
     network = network.to(device)
-    return Contender(label, lambda blurred, sample: restore_image(network, blurred), fingerprint, network, device)
+
+    def restore(blurred: Tensor, sample: Sample) -> Tensor:
+        return restore_image(network, blurred, tile_px=tile_px)
+
+    return Contender(label, restore, fingerprint, network, device, tile_px)
 
 
 def _labels(models: Sequence[str | Path]) -> list[str]:

@@ -1,7 +1,7 @@
 """What is evaluated: the pictures of a folder or data set, each at each level of its blur."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,21 @@ def collect(data: Path | Sequence[Pair], recipe: Recipe | None, seed: int, proto
         for kind, level in recipe.levels
         for index, pair in enumerate(taken)
     ]
+
+
+def scene_of(sample: Sample, scenes: Mapping[str, str] | None) -> str | None:
+    """Return which scene a pair shows: what `scenes` says of its name, without it the folder that it lies in.
+
+    None of a photograph that a recipe blurs, and of a pair without a folder. Raises `DataError` for a name that is
+    missing in `scenes`.
+    """
+    if sample.blurred is None:
+        return None
+    if scenes is None:
+        return sample.name.rpartition("/")[0] or None
+    if sample.name not in scenes:
+        raise DataError(f"The scene of '{sample.name}' is not given; give one for each pair, or for none.")
+    return scenes[sample.name]
 
 
 def read(picture: Picture, bits: int = 8) -> Values:

@@ -4,8 +4,10 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from unblur.data.sources import FilePicture, Picture
 from unblur.evaluation.cost import Cost
 from unblur.metrics import IDENTICAL_DB, find_metric
 from unblur.metrics.protocols import PLAIN, find_protocol
@@ -21,11 +23,14 @@ BAND_EDGES_DB = (20, 25, 30, 35, 40)
 
 @dataclass(frozen=True)
 class PictureScore:
-    """The scores of one picture, by metric; `level` is the label of its blur, or of the benchmark's part it is in."""
+    """The scores of one picture, by metric; `level` is the label of its blur, or of the benchmark's part it is in, and
+    `scene` says which pictures show the same.
+    """
 
     name: str
     values: Mapping[str, float]
     level: str | None = None
+    scene: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,7 @@ class Scores:
     @property
     def worst_5_percent(self) -> dict[str, float]:
         """The mean of the worst twentieth of the pictures, one at least; worst is highest where smaller is better."""
-        count = math.ceil(WORST_SHARE * self.n)
-        return {name: statistics.fmean(self.worst_first(name)[:count]) for name in self.metrics}
+        return {name: _mean_of_first(self.worst_first(name)) for name in self.metrics}
 
     @property
     def identical(self) -> int:
@@ -81,6 +85,12 @@ class Scores:
         """The scores of each level alone, by its label; empty where there are no levels."""
         labels = dict.fromkeys(image.level for image in self.images if image.level is not None)
         return {label: self._of(image for image in self.images if image.level == label) for label in labels}
+
+    @property
+    def scenes(self) -> dict[str, "Scores"]:
+        """The scores of each scene alone, by its label; empty where scenes are not known."""
+        labels = dict.fromkeys(image.scene for image in self.images if image.scene is not None)
+        return {label: self._of(image for image in self.images if image.scene == label) for label in labels}
 
     def worst_first(self, metric: str) -> list[float]:
         """Return the scores by a metric, from the worst to the best."""
@@ -108,18 +118,33 @@ class Scores:
             "versions": versions(),
         }
 
+    def gained_over(self, blurred: "Scores") -> dict[str, Any]:
+        """Return what a model gained in PSNR over the blurred input, in dB; empty where no PSNR is among the metrics.
+
+        `gain`: the mean over the pictures. `worst_5_percent_gain`: the mean over the twentieth of the pictures, one at
+        least, that gained least. `made_worse`: the share of pictures whose PSNR fell by more than so many dB.
+        """
+        gains = self._gains(blurred)
+        if not gains:
+            return {}
+        return {
+            "gain": statistics.fmean(gains),
+            "worst_5_percent_gain": _mean_of_first(sorted(gains)),
+            "made_worse": {f"{limit:g} dB": sum(gain < -limit for gain in gains) / self.n for limit in HARM_DB},
+        }
+
     def compared_with(self, blurred: "Scores") -> dict[str, Any]:
         """Return what a model did to the blurred input, as plain data; empty where no PSNR is among the metrics.
 
-        `made_worse`: the share of pictures whose PSNR fell by more than so many dB. `worst_ten`: the pictures with the
-        lowest scores, and what was gained on them. `by_blur`: means over the pictures whose blurred input has a PSNR in
-        a band of 5 dB.
+        What `gained_over` gives. `by_scene`, where scenes are known: n and gain of each, and their mean, in which a
+        scene counts once however many of its pictures there are. `worst_ten`: the pictures with the lowest scores, and
+        what was gained on them. `by_blur`: means over the pictures whose blurred input has a PSNR in a band of 5 dB.
         """
         judge = psnr_among(self.metrics)
         if judge is None:
             return {}
+        gains = self._gains(blurred)
         before = [image.values[judge] for image in blurred.images]
-        gains = [image.values[judge] - psnr for image, psnr in zip(self.images, before, strict=True)]
         order = sorted(range(self.n), key=lambda i: self.images[i].values[judge])
         bands = []
         for low, high in zip((-math.inf, *BAND_EDGES_DB), (*BAND_EDGES_DB, math.inf), strict=True):
@@ -129,12 +154,32 @@ class Scores:
                 means = dict(zip(("blurred", "mean"), (row.mean for row in rows), strict=True))
                 bands.append({"blurred_psnr": _band(low, high), "n": len(within), **means})
         return {
-            "made_worse": {f"{limit:g} dB": sum(gain < -limit for gain in gains) / self.n for limit in HARM_DB},
+            **self.gained_over(blurred),
+            **self._by_scene(blurred),
             "worst_ten": [
                 {**_named(self.images[i]), judge: self.images[i].values[judge], "gain": gains[i]} for i in order[:10]
             ],
             "by_blur": bands,
         }
+
+    def _gains(self, blurred: "Scores") -> list[float]:
+        """Return the PSNR that each picture gained; none where no PSNR is among the metrics."""
+        judge = psnr_among(self.metrics)
+        if judge is None:
+            return []
+        rows = zip(self.images, blurred.images, strict=True)
+        return [after.values[judge] - before.values[judge] for after, before in rows]
+
+    def _by_scene(self, blurred: "Scores") -> dict[str, Any]:
+        before = blurred.scenes
+        scenes = {
+            label: {"n": scene.n, "gain": statistics.fmean(scene._gains(before[label]))}
+            for label, scene in self.scenes.items()
+        }
+        if not scenes:
+            return {}
+        gains = [scene["gain"] for scene in scenes.values()]
+        return {"by_scene": {"gain": statistics.fmean(gains), "worst_gain": min(gains), "scenes": scenes}}
 
     def _each(self, statistic: Callable[[list[float]], float]) -> dict[str, float]:
         return {name: statistic([image.values[name] for image in self.images]) for name in self.metrics}
@@ -144,12 +189,24 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """Where the pictures of an evaluation lie, in the order of its scores, for whoever looks at them once more."""
+
+    home: Path
+    sharp: tuple[Picture, ...]
+    rows: tuple[tuple[FilePicture, ...], ...]
+    """The blurred pictures, then those that each model restored; files below `home`."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What `evaluate` found: the row of the blurred input first, then one for each model, in the order given."""
 
     rows: tuple[Scores, ...]
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
+    pictures: Pictures | None = None
+    """None where they were not to be kept."""
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain data: at the top the scores of the first model, under "rows" all of them."""
@@ -157,7 +214,7 @@ class Evaluation:
             {
                 "model": row.model,
                 **row.summary(),
-                "levels": {label: level.summary() for label, level in row.levels.items()},
+                "levels": self._levels_of(row),
                 **(row.compared_with(self.rows[0]) if row is not self.rows[0] else {}),
                 **({"cost": row.cost.to_json()} if row.cost else {}),
                 "images": [_image_to_json(image) for image in row.images],
@@ -172,6 +229,13 @@ class Evaluation:
             "protocol": protocol_lines(name, self.rows[0].metrics, self.rows[0].shift_px),
             "settings": dict(self.settings),
             "versions": dict(self.versions),
+        }
+
+    def _levels_of(self, row: Scores) -> dict[str, Any]:
+        blurred = self.rows[0].levels
+        return {
+            label: {**level.summary(), **(level.gained_over(blurred[label]) if row is not self.rows[0] else {})}
+            for label, level in row.levels.items()
         }
 
 
@@ -191,6 +255,11 @@ def protocol_lines(name: str, metrics: Sequence[str], shift_px: int = 0) -> dict
     if shift_px:
         lines["shift"] = f"each picture at its best whole-pixel offset within {shift_px} px, by psnr"
     return lines
+
+
+def _mean_of_first(numbers: Sequence[float]) -> float:
+    """Return the mean of the first twentieth of the numbers, one at least."""
+    return statistics.fmean(numbers[: math.ceil(WORST_SHARE * len(numbers))])
 
 
 def _named(image: PictureScore) -> dict[str, Any]:

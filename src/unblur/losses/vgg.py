@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unblur import weights
 from unblur.errors import UnknownName, WeightsError
-from unblur.metrics.backbones import IMAGENET_MEAN, IMAGENET_STD, local_tensors
+from unblur.metrics.backbones import IMAGENET_MEAN, IMAGENET_STD
 
 FILE = "vgg19-dcbb9e9d.pth"
 WHAT = "the ImageNet weights of VGG-19, which the PyTorch model zoo distributes under that name"
@@ -92,7 +92,9 @@ def load_vgg19(source: str | Path = "auto", deepest: str = LAYERS[-1]) -> VGG19F
         path = weights.home() / FILE if source == "auto" else Path(source).absolute()
         if source != "auto" and not path.is_file():
             raise WeightsError(f"{path} does not exist. It should be a copy of {FILE}: {WHAT}.")
-        tensors = local_tensors(FILE if source == "auto" else str(path), WHAT)
+        tensors = weights.local_tensors(
+            FILE if source == "auto" else path, WHAT, otherwise="try the training out with vgg: random"
+        )
         network.load_state_dict(_features(tensors, path, network))
     return network.eval().requires_grad_(False)
 

@@ -1,14 +1,12 @@
-"""The two classifying networks whose features LPIPS and DISTS compare, and the local files that hold their weights.
+"""The two classifying networks whose features LPIPS and DISTS compare, and what fills them with weights.
 
 Keys are those of the well-known files of ImageNet weights (`features.N.weight`), the classifiers at the end left out.
 Nothing is downloaded: each file is looked for in the folder of local weights (`unblur.weights.home`).
 """
 
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from unblur import weights
@@ -71,24 +69,9 @@ def after(layers: nn.Sequential, values: Tensor, places: Iterable[int]) -> list[
     return found
 
 
-def local_tensors(relative: str, what: str) -> dict[str, Tensor]:
-    """Return the tensors of a file in the folder of local weights.
-
-    `what` says in the error whose file it is. Raises `WeightsError` that names file and folder.
-    """
-    path = weights.home() / relative
-    if not path.is_file():
-        raise WeightsError(
-            f"{path} is missing: {what}. unblur downloads nothing; put the file there, or set UNBLUR_HOME to the "
-            f"folder that holds {relative}; or choose metrics that do without."
-        )
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise WeightsError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from None
-    if not (isinstance(tensors, dict) and all(isinstance(value, Tensor) for value in tensors.values())):
-        raise WeightsError(f"{path} holds no table of tensors: {what}.")
-    return tensors
+def local_tensors(file: str, what: str) -> dict[str, Tensor]:
+    """Return the tensors of a metric's file of weights; `what` says whose it is. Raises `WeightsError` without it."""
+    return weights.local_tensors(file, what, otherwise="choose metrics that do without")
 
 
 def fill(network: nn.Module, tensors: dict[str, Tensor], path: Path | str) -> None:

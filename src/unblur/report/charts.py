@@ -11,7 +11,7 @@ from html import escape
 from typing import Literal, TypeVar
 
 WIDTH, HEIGHT = 440, 280
-LEFT, RIGHT, TOP, BOTTOM = 50, 14, 12, 44
+LEFT, RIGHT, TOP, BOTTOM = 50, 14, 28, 44
 MAX_POINTS = 300
 COLOURS = 8
 """Series have the classes c0 to c7 of the page's style sheet, again and again."""
@@ -212,7 +212,8 @@ def _grid(chart: Chart, x_axis: _Axis, y_axis: _Axis, place: Callable[[Point], P
     for tick, text in zip(y_axis.ticks, y_axis.texts, strict=True):
         y = place((x_axis.low, tick))[1]
         parts.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{escape(text)}</text>')
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle" class="name">{escape(chart.x)}</text></g>')
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle" class="name">{escape(chart.x)}</text>')
+    parts.append(f'<text x="2" y="12" class="name">{escape(chart.y)}</text></g>')
     return parts
 
 

@@ -21,7 +21,7 @@ from unblur.report.charts import MAX_POINTS, Chart, Series, thinned
 from unblur.report.groups import Group, Method
 from unblur.report.pictures import samples
 from unblur.report.runs import EvaluationRun
-from unblur.tables import score_text
+from unblur.tables import amount_text, score_text
 
 
 def section(group: Group, index: int, data_root: Path | None) -> Section:
@@ -81,11 +81,17 @@ def _beside(methods: Sequence[Method]) -> list[tuple[str, list[Cell]]]:
     worse = {limit: [method.row.get("made_worse", {}).get(limit) for method in methods] for limit in ("0.5 dB", "3 dB")}
     return [
         *((f"worse by {limit}", cells("{:.1%}", values)) for limit, values in worse.items()),
-        ("parameters", cells("{:.3f} M", [_cost(method, "parameters", 1e6) for method in methods])),
-        ("MACs", cells("{:.2f} G", [_cost(method, "macs", 1e9) for method in methods])),
+        *((title, [_amount(_cost(m, key)) for m in methods]) for title, key in _AMOUNTS.items()),
         ("s a picture", cells("{:.3g}", [_cost(method, "seconds") for method in methods])),
-        ("peak MiB", cells("{:.0f}", [_cost(method, "peak_memory", 2**20) for method in methods])),
+        ("MiB", cells("{:.0f}", [_cost(method, "memory", 2**20) for method in methods])),
     ]
+
+
+_AMOUNTS = {"parameters": "parameters", "MACs": "macs"}
+
+
+def _amount(count: float | None) -> Cell:
+    return Cell("–") if count is None else Cell(amount_text(count), count)
 
 
 def _cost(method: Method, name: str, unit: float = 1.0) -> float | None:

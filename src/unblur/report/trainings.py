@@ -136,6 +136,20 @@ def _charts(runs: Sequence[TrainingRun], along: str, prefix: str) -> Iterator[Ch
         [*psnr, input_psnr],
         name=f"{prefix}-psnr",
     )
+    own = []
+    for run in runs:
+        points = _points(run.steps, along, "psnr")
+        own += [
+            Series(run.name, thinned(points), faint=True, colour=colours[run.name]),
+            Series(run.name, thinned(smoothed(points)), colour=colours[run.name]),
+        ]
+    note = "of each step's own pictures; bold: running mean over 5 %"
+    yield Chart("Training PSNR", along, "dB", own, name=f"{prefix}-training-psnr", note=note)
+    for metric in dict.fromkeys(name for run in runs for name in run.settings["validation"].get("metrics", ())):
+        measured = [
+            Series(run.name, thinned(_points(run.looks, along, metric)), colour=colours[run.name]) for run in runs
+        ]
+        yield Chart(f"Validation {metric}", along, metric, measured, name=f"{prefix}-{metric}")
     rates = [
         Series(run.name, thinned(_points(run.steps, along, "learning_rate")), colour=colours[run.name]) for run in runs
     ]
