@@ -1,26 +1,31 @@
-"""Write the tables of README and docs from the committed results, and count what networks cost.
+"""Write the tables of README and docs and the scores in the list of weights from the committed results, and count what
+networks cost.
 
 With --check nothing is written, but it is said whether anything is stale.
 """
 
 import argparse
+import re
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from unblur import weights, zoo
 from unblur.data import overview
 from unblur.settings import read_yaml
-from unblur.tables import fill_tables, overview_table, read_result, reproduction_table
+from unblur.tables import Summary, fill_tables, overview_table, read_result, reproduction_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+WEIGHTS = Path(weights.__file__).with_name("weights.yaml")
 DOCUMENTS = ROOT / "benchmarks" / "documents.yaml"
 OVERVIEW = (
     "gaussian-triple",
-    "gaussian-2.5",
-    "motion-9",
-    "defocus-2.5",
+    "gaussian-0-3",
+    "motion-5-25",
+    "defocus-1-4",
+    "mixed",
     "sharp",
     "pairs-gopro",
     "pairs-gopro-synth",
@@ -28,16 +33,25 @@ OVERVIEW = (
     "pairs-reds-320x180",
     "pairs-levin",
 )
+COLUMNS: Mapping[str, str] = {
+    "blurred input": "blurred input",
+    "unsharp": "unsharp mask",
+    "wiener-true-kernel": "Wiener, true kernel",
+    **{name: f"`{name}`" for name in ("fast", "default", "best") if name in weights.shipped()},
+}
 
 
 def main() -> None:
-    """Write `costs.json`, and fill every document that has a place for a table."""
+    """Write `costs.json`, the scores of shipped weights, and every document that has a place for a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 where a table is stale")
     check = parser.parse_args().check
     written = {zoo.COSTS: zoo.costs_as_json(recount=not check)}
+    written[WEIGHTS] = with_scores(WEIGHTS.read_text(encoding="utf-8"))
     others = {
-        "overview": overview_table({name: read_result(RESULTS / f"{name}.json") for name in OVERVIEW}, "default"),
+        "overview": overview_table(
+            {name: read_result(RESULTS / f"{name}.json") for name in OVERVIEW}, COLUMNS, "default"
+        ),
         "networks": networks_table(),
         "known-weights": known_weights_table(),
         **{name: documents_table(name, table) for name, table in read_yaml(DOCUMENTS).items()},
@@ -55,6 +69,29 @@ def main() -> None:
     print(f"{'stale' if check else 'written'}: {', '.join(stale) or 'nothing'}")
     if check and stale:
         sys.exit(1)
+
+
+def with_scores(text: str) -> str:
+    """Return the text of `weights.yaml` with `measured` of shipped weights as the results have it."""
+    results = {name: read_result(RESULTS / f"{name}.json") for name in OVERVIEW}
+    for name in weights.shipped():
+        lines = "".join(f'      {result}: "{scores}"\n' for result, scores in scores_of(name, results))
+        place = re.compile(rf"^(  {re.escape(name)}:\n(?:    .*\n)*?    measured:\n)(?:      .*\n)*", re.MULTILINE)
+        text, count = place.subn(rf"\g<1>{lines}", text)
+        assert count == 1, f"{WEIGHTS} has no place for the scores of {name}"
+    return text
+
+
+def scores_of(model: str, results: Mapping[str, Summary]) -> Iterator[tuple[str, str]]:
+    """Yield (result, "psnr 29.68 dB (blurred input 26.86)") of every result that has the model; levels by "/"."""
+    for name, summary in results.items():
+        rows = {row["model"]: row for row in summary["rows"]}
+        if model in rows:
+            ours, blurred = (
+                " / ".join(f"{part['mean']['psnr']:.2f}" for part in list(row["levels"].values()) or [row])
+                for row in (rows[model], summary["rows"][0])
+            )
+            yield name, f"psnr {ours} dB (blurred input {blurred})"
 
 
 def documents_table(name: str, table: dict[str, Any]) -> str:

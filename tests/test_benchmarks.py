@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from unblur import weights
+from unblur.data.catalog import open_dataset
 from unblur.evaluation import fingerprint_of
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +24,23 @@ def test_every_benchmark_has_a_committed_result_of_its_settings() -> None:
         assert (recipe["name"] if recipe else None) == benchmark.recipe
         assert summary["settings"]["shift_px"] == benchmark.shift_px
         assert "images" not in summary
+
+
+def test_every_benchmark_compares_doing_nothing_the_classical_answers_and_all_weights_for_photographs() -> None:
+    for benchmark in run.BENCHMARKS:
+        assert benchmark.models[0] == "unsharp"
+        assert ("wiener-true-kernel" in benchmark.models) == (benchmark.recipe is not None)
+        assert set(run.FOR_PHOTOGRAPHS) <= set(benchmark.models)
+    assert {model for benchmark in run.BENCHMARKS for model in benchmark.models} >= weights.shipped().keys()
+
+
+def test_the_scenes_of_real_pairs_are_those_of_their_list(data_root: Path) -> None:
+    for benchmark in run.BENCHMARKS:
+        if benchmark.recipe is None:
+            scenes = dict(run.scenes_of(data_root / benchmark.data))
+            assert scenes.keys() == {pair.name for pair in open_dataset(data_root / benchmark.data)}
+            summary = json.loads((run.RESULTS / f"{benchmark.name}.json").read_text(encoding="utf-8"))
+            assert summary["by_scene"]["scenes"].keys() == set(scenes.values())
 
 
 def test_every_committed_result_is_of_a_benchmark() -> None:
