@@ -39,10 +39,13 @@ from unblur.training import run
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).with_name("results") / "speed" / "training.json"
-TRAININGS = {
-    "reduced_deblurnet on gaussian-triple": ROOT / "experiments/gaussian_triple/reduced_deblurnet.yaml",
-    "default on everyday": ROOT / "experiments/sharp/nafnet_everyday.yaml",
+EVERYDAY = ROOT / "experiments/sharp/nafnet_everyday.yaml"
+TRAININGS: dict[str, tuple[Path, list[str]]] = {
+    "reduced_deblurnet on gaussian-triple": (ROOT / "experiments/gaussian_triple/reduced_deblurnet.yaml", []),
+    "default on everyday, crops of 128 px": (EVERYDAY, []),
+    "default on everyday, crops of 256 px": (EVERYDAY, ["data.crop_px=256"]),
 }
+"""Experiments, and what is set otherwise."""
 PLAIN_FIRST_STEPS = 5
 """What comes before is not counted: memory is taken for the first time."""
 
@@ -74,20 +77,27 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=60, help="that are counted, a multiple of ten (%(default)s)")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "--only", metavar="TEXT", default="", help="trainings with this in their names; adds to the file"
+    )
     parser.add_argument("--child", nargs=2, metavar=("WAY", "YAML"), help=argparse.SUPPRESS)
+    parser.add_argument("--set", nargs="*", default=[], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         way, path = options.child
-        print(json.dumps(WAYS[way](experiment.load(path), options.steps)))
+        print(json.dumps(WAYS[way](experiment.load(path, options.set), options.steps)))
         return
     if not os.environ.get("UNBLUR_DATA"):
         sys.exit("Set UNBLUR_DATA to the folder that holds sharp/.")
-    result: dict[str, Any] = {"threads": options.threads, "versions": versions(), "trainings": {}}
-    for name, path in TRAININGS.items():
+    before = json.loads(RESULT.read_text(encoding="utf-8"))["trainings"] if options.only and RESULT.is_file() else {}
+    result: dict[str, Any] = {"threads": options.threads, "versions": versions(), "trainings": before}
+    for name, (path, changes) in TRAININGS.items():
+        if options.only not in name:
+            continue
         rounds: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
         for _ in range(options.rounds):
             for way, measured in rounds.items():
-                measured.append(_in_child(way, path, options.threads, options.steps))
+                measured.append(_in_child(way, path, changes, options.threads, options.steps))
         best = {way: max(measured, key=lambda one: one["steps_per_second"]) for way, measured in rounds.items()}
         ratio = best["ours"]["steps_per_second"] / best["plain"]["steps_per_second"]
         result["trainings"][name] = {**best, "times_plain": ratio}
@@ -158,8 +168,8 @@ def ours(settings: experiment.Experiment, steps: int) -> dict[str, float]:
 WAYS: dict[str, Callable[[experiment.Experiment, int], dict[str, float]]] = {"plain": plain, "ours": ours}
 
 
-def _in_child(way: str, path: Path, threads: int, steps: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--child", way, str(path), "--steps", str(steps)]
+def _in_child(way: str, path: Path, changes: list[str], threads: int, steps: int) -> dict[str, float]:
+    command = [sys.executable, __file__, "--child", way, str(path), "--steps", str(steps), "--set", *changes]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -53,21 +53,32 @@ def test_red30_of_the_documents_table_is_red_net():
 
 def test_every_layer_is_summed_with_its_mirror_image():
     model = fill(models.create("caessc", depth=8, filters=8))
+    skips: list[torch.Tensor] = []
+    for layer in model.encoder:
+        layer.register_forward_hook(lambda module, inputs, output: skips.append(output))
+    taken: list[torch.Tensor] = []
+    made: list[torch.Tensor] = []
+    for layer in model.decoder:
+        layer.register_forward_pre_hook(lambda module, inputs: taken.append(inputs[0]))
+        layer.register_forward_hook(lambda module, inputs, output: made.append(output))
+    model.last.register_forward_pre_hook(lambda module, inputs: taken.append(inputs[0]))
     with torch.no_grad():
-        for layer in model.decoder:  # only the skips remain
-            layer[1].weight.zero_()
-            layer[1].bias.zero_()
-        features: list[torch.Tensor] = []
-        model.last.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))
-        skips: list[torch.Tensor] = []
-        for layer in model.encoder:
-            layer.register_forward_hook(lambda module, inputs, output: skips.append(output))
-        sums: list[torch.Tensor] = []
-        for layer in model.decoder:
-            layer.register_forward_pre_hook(lambda module, inputs: sums.append(inputs[0]))
         model(picture(9, 8))
-    for got, skip in zip([*sums, *features], reversed(skips), strict=True):
-        torch.testing.assert_close(got, skip)
+    *before, bottom = skips
+    torch.testing.assert_close(taken[0], bottom)
+    for got, layer_output, skip in zip(taken[1:], made, reversed(before), strict=True):
+        assert layer_output.min() < 0
+        torch.testing.assert_close(got, (layer_output + skip).relu())
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_the_input_is_added_to_the_last_layers_output(half):
+    for sigmoid, expected in ((True, torch.sigmoid), (False, torch.relu)):
+        model, blurred = fill(models.create("caessc", depth=6, filters=8, half=half, sigmoid=sigmoid)), picture(9, 8)
+        with torch.no_grad():
+            for parameter in model.last.parameters():
+                parameter.zero_()
+            torch.testing.assert_close(model(blurred), expected(blurred))
 
 
 def test_with_a_sigmoid_the_output_lies_within_0_and_1():

@@ -40,6 +40,14 @@ def test_a_block_keeps_its_input_and_each_layer_sees_all_before():
         assert torch.equal(layer(y[:, : 5 + 4 * number]), y[:, 5 + 4 * number : 9 + 4 * number])
 
 
+def test_every_convolution_but_the_first_and_the_bottleneck_sees_what_is_normalised_and_rectified():
+    kinds = [type(module) for module in models.create("eddensenet").modules() if not list(module.children())]
+    seen = [kinds[i - 2 : i] for i, kind in enumerate(kinds) if kind in (nn.Conv2d, nn.ConvTranspose2d)]
+    assert len(seen) == 1 + 2 * (6 + 6 + 3 + 3 + 6) + 2 + 1 + 2 + 1
+    assert sum(before == [nn.BatchNorm2d, nn.ReLU] for before in seen) == len(seen) - 2
+    assert kinds[-1] is nn.ConvTranspose2d
+
+
 def test_each_3x3_convolution_of_a_block_has_a_bottleneck_of_four_times_the_growth_before_it():
     for layer in DenseBlock(5, 4, 3).layers:
         convs = [module for module in layer.modules() if isinstance(module, nn.Conv2d)]

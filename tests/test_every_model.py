@@ -13,7 +13,7 @@ from golden import fill
 from unblur import models, published, weights
 from unblur.engines import export_onnx
 from unblur.errors import UnknownName
-from unblur.inference import autocast, restore_image
+from unblur.inference import autocast, restore_image, tiles_for
 from unblur.models.arch import Arch
 from unblur.models.layers import LayerNorm2d, pad_to_multiple
 
@@ -125,6 +125,42 @@ def test_tiles_are_close_to_the_whole(arch, photograph):
     whole = restore_image(model, photograph, precision="fp32")
     tiled = restore_image(model, photograph, tile_px=64, precision="fp32")
     assert (whole - tiled).abs().mean() < 0.03 * whole.std()  # measured: 0.012 at most; 0.25 with whole statistics
+
+
+@pytest.mark.parametrize("name", [name for name, arch in models.ARCHITECTURES.items() if arch.fixed_size])
+@pytest.mark.parametrize(("taller", "wider"), [(-255, -447), (-3, 5), (0, 0), (0, 1), (7, -1), (61, 123)])
+def test_a_photo_of_any_size_goes_through_a_network_of_one_size_in_tiles_of_exactly_that(name, taller, wider):
+    model, tiles = tiny(name), []
+    model.register_forward_pre_hook(lambda module, inputs: tiles.extend(inputs[0]))
+    width, height = getattr(model, "fixed_size", models.find(name).fixed_size)
+    photo = pictures(1, max(1, height + taller), max(1, width + wider))[0]
+    restored = restore_image(model, photo, precision="fp32")
+    assert restored.shape == photo.shape
+    assert torch.isfinite(restored).all()
+    assert {tile.shape for tile in tiles} == {(3, height, width)}
+    assert len(tiles) == len(tiles_for(model, *photo.shape[-2:]))
+    assert (len(tiles) > 1) == (max(taller, wider) > 0)
+
+
+@pytest.mark.parametrize("name", [name for name, arch in models.ARCHITECTURES.items() if arch.fixed_size])
+def test_the_default_network_does_not_resize_pictures_of_the_size_that_its_facts_state(name, monkeypatch):
+    with torch.device("meta"):
+        model = models.create(name)
+    resize, known = F.interpolate, models.find(name).fixed_size
+    resized = []
+
+    def noted(images: Tensor, *how: object, antialias: bool = False, **named: object) -> Tensor:
+        resized.append(antialias)  # layers.resized does so, and no network inside
+        return resize(images, *how, antialias=antialias, **named)
+
+    monkeypatch.setattr(F, "interpolate", noted)
+    assert getattr(model, "fixed_size", known) == known
+    for width, there_and_back in ((known[0], 0), (known[0] + 2, 2)):
+        resized.clear()
+        restored = model(torch.empty(2, 3, known[1], width, device="meta"))
+        assert restored.shape == (2, 3, known[1], width)
+        assert sum(resized) >= there_and_back
+        assert any(resized) == bool(there_and_back)
 
 
 @EVERY_VARIANT

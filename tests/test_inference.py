@@ -166,15 +166,17 @@ def test_tiles_have_sizes_that_the_network_need_not_pad():
 
 
 class KnowsOneSize(nn.Module):
-    """A network that takes pictures of 24×16 only, and notes them."""
+    """A network that takes pictures of 24×16 only, and notes them and how many come at once."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[Tensor] = []
+        self.at_once: list[int] = []
 
     def forward(self, blurred: Tensor) -> Tensor:
-        assert blurred.shape == (1, 3, 16, 24)
-        self.seen.append(blurred[0])
+        assert blurred.shape[1:] == (3, 16, 24)
+        self.seen += blurred
+        self.at_once.append(len(blurred))
         return blurred
 
 
@@ -205,12 +207,42 @@ def test_a_picture_smaller_than_the_one_size_is_reflected_on_the_right_and_below
 def test_tiles_of_one_size_are_blended(one_size):
     number = itertools.count()
     one_size.register_forward_hook(lambda module, inputs, output: output * 0 + next(number))
-    restored = restore_image(one_size, picture(16, 36), precision="fp32")  # two tiles, which give 0 and 1
+    restored = restore_image(one_size, picture(16, 36), tile_px=24, precision="fp32")  # two tiles, which give 0 and 1
     row = restored[0, 3]
     assert (row.diff() >= 0).all()
     assert row[0] == 0
     assert row[-1] == 1
     assert row.diff().max() < 0.25
+
+
+def test_tiles_of_a_small_size_go_through_the_network_together_but_no_more_than_fit_the_memory(one_size):
+    tiles = tiles_for(one_size, 200, 300)
+    for tile_px, at_once in (
+        (None, 256**2 // (24 * 16)),
+        (4000, 256**2 // (24 * 16)),
+        (60, 60**2 // (24 * 16)),
+        (7, 1),
+    ):
+        one_size.at_once.clear()
+        restore_image(one_size, picture(200, 300), tile_px=tile_px, precision="fp32")
+        assert set(one_size.at_once[:-1]) == {at_once}
+        assert 1 <= one_size.at_once[-1] <= at_once
+        assert sum(one_size.at_once) == len(tiles)
+
+
+@pytest.mark.parametrize("name", [name for name, arch in models.ARCHITECTURES.items() if arch.fixed_size])
+def test_tiles_that_go_together_are_restored_like_single_ones(name):
+    model, at_once = fill(models.create(name, **models.find(name).tiny)), []
+    model.register_forward_pre_hook(lambda module, inputs: at_once.append(len(inputs[0])))
+    width, height = getattr(model, "fixed_size", models.find(name).fixed_size)
+    photo = picture(height + 9, 2 * width - 5)
+    together, several = restore_image(model, photo, precision="fp32"), max(at_once)
+    at_once.clear()
+    singly = restore_image(model, photo, tile_px=1, precision="fp32")
+    assert set(at_once) == {1}
+    assert len(at_once) > 3
+    assert (several > 1) == (width == 32)
+    torch.testing.assert_close(together, singly, atol=1e-5, rtol=0)
 
 
 def test_an_option_can_lift_the_fixed_size(one_size):

@@ -36,8 +36,15 @@ def test_weights_from_before_the_option_still_load():
         assert any(isinstance(layer, nn.BatchNorm2d) for layer in weights.load(name).modules())
 
 
+def test_the_network_of_the_document_is_the_default():
+    assert models.find("reduced_deblurnet").options == {"residual": False, "batch_norm": True}
+
+
 def test_its_layers_are_those_of_the_document():
-    shapes = {key: tuple(weight.shape) for key, weight in models.create("reduced_deblurnet").named_parameters()}
+    model = models.create("reduced_deblurnet")
+    assert [type(layer) for layer in model.encoder] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d] * 2
+    assert [type(layer) for layer in model.decoder] == [nn.ConvTranspose2d, nn.ReLU] * 2 + [nn.ConvTranspose2d]
+    shapes = {key: tuple(weight.shape) for key, weight in model.named_parameters()}
     assert shapes == {
         "encoder.0.weight": (32, 3, 3, 3),
         "encoder.0.bias": (32,),

@@ -9,6 +9,7 @@ from golden import fill
 from unblur import models
 from unblur.inference import restore_image, tiles_for
 from unblur.models.layers import resized
+from unblur.models.srn_deblur_cifar import ResBlock
 from unblur.weights import num_parameters
 
 TINY = dict(models.find("srn_deblur_cifar").tiny)
@@ -108,11 +109,11 @@ def test_with_lstm_a_picture_of_another_size_is_resized_to_32_and_back():
 
 
 def test_with_lstm_a_photo_is_restored_in_tiles_of_exactly_32():
-    model, sizes = tiny(), []
-    model.register_forward_pre_hook(lambda module, inputs: sizes.append(tuple(inputs[0].shape[-2:])))
-    assert restore_image(model, pictures(1, 50, 70)[0]).shape == (3, 50, 70)
-    assert len(sizes) > 1
-    assert set(sizes) == {(32, 32)}
+    model, tiles = tiny(), []
+    model.register_forward_pre_hook(lambda module, inputs: tiles.extend(inputs[0]))
+    assert restore_image(model, pictures(1, 51, 70)[0]).shape == (3, 51, 70)
+    assert len(tiles) == len(tiles_for(model, 51, 70)) > 1
+    assert {tile.shape for tile in tiles} == {(3, 32, 32)}
 
 
 def test_without_lstm_it_takes_every_size_padded_by_reflection_to_eights():
@@ -121,6 +122,37 @@ def test_without_lstm_it_takes_every_size_padded_by_reflection_to_eights():
     with torch.no_grad():
         expected = model(F.pad(blurred, (0, 1, 0, 3), mode="reflect"))[:, :, :13, :23]
         torch.testing.assert_close(model(blurred), expected)
+
+
+@BOTH
+def test_the_way_down_is_added_to_the_way_up_at_each_level(lstm):
+    model, down, passed = tiny(lstm=lstm), [], []
+    for encoder in model.encoders:
+        encoder.register_forward_hook(lambda module, inputs, output: down.append(output))
+    for decoder in model.decoders:
+        decoder.register_forward_hook(lambda module, inputs, output: passed.append((inputs[0], output)))
+    with torch.no_grad():
+        model(pictures(1, 32, 32))
+    for first in (0, 3):  # of either scale
+        lowest, middle, highest = passed[first : first + 3]
+        torch.testing.assert_close(middle[0], lowest[1] + down[first + 1])
+        torch.testing.assert_close(highest[0], middle[1] + down[first])
+
+
+def test_a_resblock_adds_its_input_and_leaks_a_fifth_of_what_is_negative():
+    block, x = ResBlock(3, 3).eval(), 2 * pictures(1, 5, 6) - 1
+    (conv, norm, leaky), second, last_norm = block.layers
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), x + last_norm(second(leaky(norm(conv(x))))))
+        torch.testing.assert_close(leaky(x), torch.where(x < 0, 0.2 * x, x))
+        last_norm.weight.zero_()
+        assert torch.equal(block(x), x)
+
+
+def test_the_filters_start_from_32_and_double():
+    with torch.device("meta"):
+        model = models.create("srn_deblur_cifar")
+    assert [encoder[0][0].out_channels for encoder in model.encoders] == [32, 64, 128]
 
 
 def test_an_even_kernel_is_refused():

@@ -7,7 +7,7 @@ from torch import nn
 
 from golden import fill
 from unblur import models
-from unblur.models.srn_deblur_reds import ConvLSTM
+from unblur.models.srn_deblur_reds import ConvLSTM, ResBlock
 from unblur.weights import num_parameters
 
 TINY = models.find("srn_deblur_reds").tiny
@@ -88,11 +88,12 @@ def test_the_convlstm_is_torch_s_lstm_at_each_pixel_where_its_kernel_sees_one():
 
 
 def test_a_loss_on_the_second_scale_reaches_the_first_through_state_and_result():
-    model, blurred = tiny(), pictures(1, 16, 16)
-    outputs = model.training_outputs(blurred)
-    outputs["half"].retain_grad()
-    outputs["full"].square().mean().backward()
-    assert all(weight.grad.abs().max() > 0 for weight in model.memory.parameters())
+    model, states, results = tiny(), [], []
+    model.memory.register_forward_hook(lambda module, inputs, output: states.append(output[1]))
+    model.decoders[-1].register_forward_hook(lambda module, inputs, output: results.append(output))
+    full = model(pictures(1, 16, 16))
+    gradients = torch.autograd.grad(full.square().mean(), (results[0], *states[0]))
+    assert all(gradient.abs().max() > 0 for gradient in gradients)
 
 
 def test_a_fresh_network_neither_loses_nor_multiplies_the_signal():
@@ -112,6 +113,37 @@ def test_every_filter_of_the_input_layers_of_a_fresh_network_sees_something(seed
     model = models.create("srn_deblur_reds")
     for look in (model.look_at_blurred, model.look_at_result):
         assert (look(photograph[None]).amax(dim=(0, 2, 3)) > 0).all()
+
+
+def test_the_way_down_is_added_to_the_way_up_at_each_level():
+    model, down, passed = tiny(), [], []
+    for encoder in model.encoders:
+        encoder.register_forward_hook(lambda module, inputs, output: down.append(output))
+    for decoder in model.decoders:
+        decoder.register_forward_hook(lambda module, inputs, output: passed.append((inputs[0], output)))
+    with torch.no_grad():
+        model(pictures(1, 16, 24))
+    for first in (0, 3):  # of either scale
+        lowest, middle, highest = passed[first : first + 3]
+        torch.testing.assert_close(middle[0], lowest[1] + down[first + 1])
+        torch.testing.assert_close(highest[0], middle[1] + down[first])
+
+
+def test_a_resblock_adds_its_input():
+    block, x = ResBlock(3, 3), 2 * pictures(1, 5, 6) - 1
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), x + block.layers(x))
+        for parameter in block.layers[1].parameters():
+            parameter.zero_()
+        assert torch.equal(block(x), x)
+
+
+def test_its_layers_are_rectified_but_those_whose_result_is_added_the_memory_and_the_last():
+    kinds = [type(module) for module in models.create("srn_deblur_reds").modules() if not list(module.children())]
+    convs = [i for i, kind in enumerate(kinds) if kind is not nn.ReLU]
+    bare = [i for i in convs if i + 1 == len(kinds) or kinds[i + 1] is not nn.ReLU]
+    assert len(convs) == 2 + (18 * 2 + 2) + 1 + 3
+    assert len(bare) == 18 + 1 + 1
 
 
 def test_an_even_kernel_is_refused():

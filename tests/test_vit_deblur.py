@@ -59,6 +59,20 @@ def test_mixing_before_enlarging_is_the_same_as_after(transformers):
         torch.testing.assert_close(block(x), documents, atol=1e-6, rtol=0)
 
 
+def test_the_picture_is_added_at_full_size_and_decoded_by_1x1_convolutions_and_gelu(transformers):
+    model = fill(models.create("vit_deblur", **TINY))
+    picture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    *blocks, last = model.decoding
+    with torch.no_grad():
+        for parameter in model.upsampling[-1].parameters():
+            parameter.zero_()  # so that the encoder tells nothing
+        x = 2 * picture - 1
+        for conv, _ in blocks:
+            x = F.gelu(F.conv2d(x, conv.weight, conv.bias))
+        expected = (F.conv2d(x, last.weight, last.bias) + 1) / 2
+        torch.testing.assert_close(model(picture), expected)
+
+
 def test_a_picture_of_another_size_is_brought_to_the_encoders_and_back(transformers):
     model = fill(models.create("vit_deblur", **TINY))
     picture = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))

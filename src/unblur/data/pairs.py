@@ -339,9 +339,9 @@ FLIPS = {(True, False): 1, (False, True): 0, (True, True): -1}
 def _turned(piece: Pixels, cut: Cut) -> Tensor:
     """Return a piece as a tensor (3, S, S) that shares no memory with it, flipped as the cut says."""
     if cut.mirrored or cut.upside_down:
-        piece = cv2.flip(piece, FLIPS[cut.mirrored, cut.upside_down])
+        piece = np.asarray(cv2.flip(piece, FLIPS[cut.mirrored, cut.upside_down]), dtype=np.uint8)
     if cut.swapped:
-        piece = cv2.transpose(piece)
+        piece = np.asarray(cv2.transpose(piece), dtype=np.uint8)
     return torch.from_numpy(np.array(piece, order="C")).permute(2, 0, 1)
 
 
