@@ -2,7 +2,9 @@
 
 import csv
 import json
+import multiprocessing
 import statistics
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -717,14 +719,23 @@ class Greedy(Network):
         return blurred + 0 * torch.ones(2**24, device=blurred.device)[0]
 
 
+def memory_of(order: list[str], photos: Path) -> dict[str, int | None]:
+    """Return the memory in MiB of each row of an evaluation of `Greedy` and others."""
+    torch.set_num_threads(1)
+    weights.load = lambda name: Greedy().eval()
+    rows = evaluate(order, photos, recipe=TRIPLE).to_json()["rows"][1:]
+    return {row["model"]: row["cost"]["memory"] and row["cost"]["memory"] / 2**20 for row in rows}
+
+
 @pytest.mark.parametrize("order", [["greedy", "unsharp"], ["unsharp", "greedy"]])
-def test_the_memory_of_a_row_is_its_own_whichever_comes_first(networks, photos, order):
-    networks["greedy"] = Greedy()
-    rows = {row["model"]: row["cost"] for row in evaluate(order, photos, recipe=TRIPLE).to_json()["rows"][1:]}
-    if rows["greedy"]["memory"] is None:
+def test_the_memory_of_a_row_is_its_own_whichever_comes_first(photos, order):
+    # A process of its own: in this one, tests of commands may have told the allocator to keep what is freed.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+        memory = fresh.submit(memory_of, order, photos).result()
+    if memory["greedy"] is None:
         pytest.skip("the system does not tell what a process holds")
-    assert 80 <= rows["greedy"]["memory"] / 2**20 < 100
-    assert rows["unsharp"]["memory"] / 2**20 < 16
+    assert 80 <= memory["greedy"] < 100
+    assert memory["unsharp"] < 16
 
 
 def test_a_network_restores_in_the_way_that_is_asked_for_and_its_row_says_so(networks, tmp_path):

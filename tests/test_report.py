@@ -284,7 +284,7 @@ def test_without_its_pictures_an_evaluation_is_still_shown(home, tmp_path):
 def test_axes_have_round_ticks_that_cover_the_values():
     text = charts.svg(Chart("t", "x", "y", [Series("a", [(0, 0.113), (700, 0.377)])]))
     ticks = re.findall(r">([\d.]+)</text>", text)
-    assert ticks == ["0", "200", "400", "600", "0.1", "0.15", "0.2", "0.25", "0.3", "0.35"]
+    assert ticks == ["0", "200", "400", "600", "0.10", "0.15", "0.20", "0.25", "0.30", "0.35"]
 
 
 def test_both_axes_say_what_they_show():

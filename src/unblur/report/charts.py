@@ -164,7 +164,7 @@ class _Axis:
             pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
             low, high = (0.0 if 0 <= low <= 2 * pad else low - pad), high + pad
             ticks = _ticks(low, high)
-        return cls(low, high, log, ticks, [tick_text(tick) for tick in ticks])
+        return cls(low, high, log, ticks, [tick_text(tick) for tick in ticks] if log else _alike(ticks))
 
     @classmethod
     def of_categories(cls, names: Sequence[str]) -> "_Axis":
@@ -182,6 +182,15 @@ def _ticks(low: float, high: float) -> list[float]:
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
     return [round((first + i) * step, 12) for i in range(int((high - first * step) / step + 1e-9) + 1)]
+
+
+def _alike(ticks: Sequence[float]) -> list[str]:
+    """Return the numbers of an even axis, plain ones with as many decimals as the one that needs most."""
+    texts = [tick_text(tick) for tick in ticks]
+    if any(not text.lstrip("-").replace(".", "").isdigit() for text in texts if text != "0"):
+        return texts
+    decimals = max(len(text.partition(".")[2]) for text in texts)
+    return [f"{tick:.{decimals}f}" for tick in ticks]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
