@@ -16,8 +16,6 @@ multiply-accumulates.
 
 import argparse
 import csv
-import os
-import signal
 import sys
 import tarfile
 import threading
@@ -83,7 +81,7 @@ def train_for(
 
     Raises what `train` raises, and `DataError` for pieces in `bring` that do not fit together.
     """
-    stop_at = time.monotonic() + seconds
+    began = time.monotonic()
     data_root = unpacked(photos, out)
     if bring is not None:
         take_up(bring, out)
@@ -93,8 +91,6 @@ def train_for(
     def look() -> None:
         nonlocal report_at, bring_at
         now = time.monotonic()
-        if now >= stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)  # which `train` takes as a wish to stop after this step
         if now >= report_at:
             tell(speed.line())
             report_at = now + 60
@@ -103,7 +99,8 @@ def train_for(
             bring_at = now + every_seconds
 
     with _beside(look):
-        result = train(settings, out, data_root=data_root, resume=True, tell=tell)
+        left = seconds - (time.monotonic() - began)
+        result = train(settings, out, data_root=data_root, resume=True, stop_after=left, tell=tell)
     tell(speed.line())
     if bring is not None:
         bring_home(out, bring)
@@ -168,14 +165,13 @@ def flops_of_a_picture(settings: Experiment) -> float | None:
 
 @contextmanager
 def _beside(work: Callable[[], None]) -> Iterator[None]:
-    """Do the work again and again, beside what is done within; a SIGTERM that comes too early is not heard."""
+    """Do the work again and again, beside what is done within."""
     ended = threading.Event()
 
     def go_on() -> None:
         while not ended.wait(0.1):
             work()
 
-    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
     thread = threading.Thread(target=go_on, daemon=True)
     thread.start()
     try:
@@ -183,7 +179,6 @@ def _beside(work: Callable[[], None]) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

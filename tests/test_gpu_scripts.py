@@ -151,7 +151,7 @@ def test_a_training_that_is_stopped_and_goes_on_from_its_pieces_ends_like_one_th
         )
 
     first = part(0, "first")
-    assert first.stopped == "interrupted"
+    assert first.stopped == "time is up"
     assert 1 <= first.step < 60
     second = part(300, "second")  # another folder: all it knows are the pieces
     assert (second.step, second.stopped) == (60, "done")

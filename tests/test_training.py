@@ -102,6 +102,15 @@ def test_a_resumed_training_equals_one_that_was_never_stopped(
         ]
 
 
+def test_a_training_whose_time_is_up_saves_and_goes_on(root: Path, tmp_path: Path) -> None:
+    chosen = settings(**FOUR_AND_FOUR)
+    first = train(chosen, tmp_path / "parts", data_root=root, stop_after=0)
+    assert (first.step, first.stopped) == (1, "time is up")
+    parts = train(chosen, tmp_path / "parts", data_root=root, resume=True, stop_after=1000)
+    assert (parts.step, parts.stopped) == (8, "done")
+    assert parts.best_loss == train(chosen, tmp_path / "whole", data_root=root).best_loss
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_twenty_steps_are_ten_and_ten_more_whatever_stopped_them(
     tmp_path: Path, root: Path, number: signal.Signals

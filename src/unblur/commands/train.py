@@ -25,6 +25,7 @@ def add_to(commands: Commands) -> None:
     add("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="change settings of the file")
     add("--out", metavar="DIR", type=path, help="run folder (runs/EXPERIMENT)")
     add("--resume", action="store_true", help="go on with the training in the run folder")
+    add("--stop-after", metavar="MINUTES", type=float, help="save and end then; --resume goes on")
     add(
         "--budget",
         metavar="TEXT",
@@ -59,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
         out,
         data_root=options.data_root,
         resume=options.resume,
+        stop_after=None if options.stop_after is None else 60 * options.stop_after,
         progress=not options.quiet and sys.stderr.isatty(),
         tell=tell,
     )

@@ -79,7 +79,7 @@ class TrainingResult:
     bad_steps: int
     """Steps that were skipped because something was not finite."""
     stopped: str
-    """Why it ended: "done", "early stopping" or "interrupted"."""
+    """Why it ended: "done", "early stopping", "time is up" or "interrupted"."""
 
 
 def train(
@@ -88,15 +88,18 @@ def train(
     *,
     data_root: Path | None = None,
     resume: bool = False,
+    stop_after: float | None = None,
     progress: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> TrainingResult:
     """Train as the experiment says and return what came of it; files go to `out`.
 
-    `resume` goes on from `out/last.state`, or begins where there is none. On SIGINT or SIGTERM the step is finished,
-    the state saved and the call returns. Raises `TrainingError`, `DataError`; `tell` receives one-line messages,
-    `progress` shows a bar on stderr. Under `torchrun` all processes call it, and the first one writes and tells.
+    `resume` goes on from `out/last.state`, or begins where there is none. On SIGINT or SIGTERM, and `stop_after` so
+    many seconds of this call, the step is finished, the state saved and the call returns. Raises `TrainingError`,
+    `DataError`; `tell` receives one-line messages, `progress` shows a bar on stderr. Under `torchrun` all processes
+    call it, and the first one writes and tells.
     """
+    stop_at = None if stop_after is None else time.monotonic() + stop_after
     state_file = out / "last.state"
     if state_file.exists() and not resume:
         raise TrainingError(f"{out} holds a training already. Go on with --resume, or give another folder with --out.")
@@ -104,7 +107,7 @@ def train(
     training, validation = _pictures(experiment.data, data_root)
     with _quiet_lightning():
         fabric = processes.start(experiment)
-    with _StopSignals() as signals:
+    with _StopSignals(stop_at) as signals:
         run = _Run(experiment, training, validation, out, fabric, signals, tell if fabric.is_global_zero else _silent)
         if state is not None:
             run.resume(*state)
@@ -208,8 +211,9 @@ class _Run:
         self._count(report.problem)
         if self.log is not None:
             self._log(report)
-        if processes.any_process(self.signals.received, self.fabric):
-            self.stopped = "interrupted"
+        if processes.any_process(self.signals.received or self.signals.time_is_up, self.fabric):
+            timed = self.signals.stop_at is not None and not self.signals.received
+            self.stopped = "time is up" if timed else "interrupted"
         with self.clock.aside():
             if progress.step % self.experiment.validation.every_steps == 0 or progress.step == self.total_steps:
                 self._look()
@@ -312,8 +316,13 @@ class _Run:
 class _StopSignals:
     """SIGINT and SIGTERM are only noted within: the step is finished and the state saved, instead of cutting it off."""
 
-    def __init__(self) -> None:
-        self.received = False
+    def __init__(self, stop_at: float | None) -> None:
+        """`stop_at`, of the monotonic clock, is when it is time to stop without a signal."""
+        self.received, self.stop_at = False, stop_at
+
+    @property
+    def time_is_up(self) -> bool:
+        return self.stop_at is not None and time.monotonic() >= self.stop_at
 
     def __enter__(self) -> "_StopSignals":
         """Listen, where this is the main thread; only there can handlers be set."""
