@@ -107,7 +107,7 @@ def score_table(summary: Summary) -> str:
     ]
     counted = f"{summary['n']} pictures" if summary["n"] > 1 else "1 picture"
     protocol = "; ".join(f"{name}: {text}" for name, text in summary["protocol"].items())
-    below = f"{counted}. {protocol}. {_versions(summary)}."
+    below = f"{counted}. {protocol}. {versions_text(summary['versions'])}."
     return f"{markdown(['metric', *statistics], cells)}\n\n{below}"
 
 
@@ -249,10 +249,16 @@ def _budget(taken: Mapping[str, Any]) -> str:
     return f"{taken['total_steps']:,} steps, {taken['images']:,} pictures{minutes}"
 
 
-def markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """Return a table whose first column is text and whose others are numbers."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *cells]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def markdown(header: Sequence[str], cells: Sequence[Sequence[str]], *, text_column: int = 0) -> str:
+    """Return a table of numbers with one column of text, the first unless another one is named."""
+    aligned = ["---:"] * len(header)
+    aligned[text_column] = "---"
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, aligned, *cells))
+
+
+def versions_text(versions: Mapping[str, str]) -> str:
+    """Return the versions in one line, the commit left out."""
+    return ", ".join(f"{name} {version}" for name, version in versions.items() if name != "commit")
 
 
 def _made_worse(limit: str) -> Callable[[Row], str]:
@@ -317,9 +323,5 @@ def _below(summary: Summary, metrics: Sequence[str], last: str | None = None) ->
         if row["identical"]
     ]
     sentences += [last] if last else []
-    sentences.append(_versions(summary))
+    sentences.append(versions_text(summary["versions"]))
     return ". ".join(sentences) + "."
-
-
-def _versions(summary: Summary) -> str:
-    return ", ".join(f"{name} {version}" for name, version in summary["versions"].items() if name != "commit")

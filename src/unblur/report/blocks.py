@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from unblur import tables
 from unblur.report.charts import Chart
 
 
@@ -132,6 +133,5 @@ def duration(seconds: float | None) -> Cell:
 
 def versions_text(versions: Mapping[str, str]) -> str:
     """Return versions and commit in one line."""
-    listed = [f"{name} {version}" for name, version in versions.items() if name != "commit"]
     commit = versions.get("commit")
-    return ", ".join([*listed, *([f"commit {commit}"] if commit else [])])
+    return tables.versions_text(versions) + (f", commit {commit}" if commit else "")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from unblur import tables
 from unblur.report.studies import value_text
 
 
@@ -21,15 +22,12 @@ def markdown_table(result: Mapping[str, Any]) -> str:
         ]
         values = [value_text(trial["values"][key]) if key in trial["values"] else "-" for key in keys]
         lines.append([str(trial["number"]), *values, *measured])
-    align = ["---:"] * (len(header) - 1)
-    rows = [f"| {' | '.join(cells)} |" for cells in (header, [*align, "---"], *lines)]
-    made = ", ".join(f"{name} {version}" for name, version in result["versions"].items() if name != "commit")
     sentences = [
         f"{result['objective']}, of the network with the lowest validation loss",
         f"Experiment: {' '.join((result['base'], *result['changes']))}",
-        made,
+        tables.versions_text(result["versions"]),
     ]
-    return "\n".join(rows) + f"\n\n{'. '.join(sentences)}."
+    return f"{tables.markdown(header, lines, text_column=-1)}\n\n{'. '.join(sentences)}."
 
 
 def best_first(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:

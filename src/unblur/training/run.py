@@ -107,8 +107,8 @@ def train(
     training, validation = _pictures(experiment.data, data_root)
     with _quiet_lightning():
         fabric = processes.start(experiment)
-    with _StopSignals(stop_at) as signals:
-        run = _Run(experiment, training, validation, out, fabric, signals, tell if fabric.is_global_zero else _silent)
+    with _Stop(stop_at) as stop:
+        run = _Run(experiment, training, validation, out, fabric, stop, tell if fabric.is_global_zero else _silent)
         if state is not None:
             run.resume(*state)
         return run.to_the_end(progress)
@@ -148,10 +148,10 @@ class _Run:
         validation: "_Pictures",
         out: Path,
         fabric: Fabric,
-        signals: "_StopSignals",
+        stop: "_Stop",
         tell: Callable[[str], None],
     ) -> None:
-        self.experiment, self.out, self.fabric, self.signals, self.tell = experiment, out, fabric, signals, tell
+        self.experiment, self.out, self.fabric, self.stop, self.tell = experiment, out, fabric, stop, tell
         self.total_steps = total_steps(
             experiment.schedule,
             training.in_an_epoch(experiment.data) * experiment.data.crops_per_picture,
@@ -211,9 +211,8 @@ class _Run:
         self._count(report.problem)
         if self.log is not None:
             self._log(report)
-        if processes.any_process(self.signals.received or self.signals.time_is_up, self.fabric):
-            timed = self.signals.stop_at is not None and not self.signals.received
-            self.stopped = "time is up" if timed else "interrupted"
+        if processes.any_process(self.stop.is_wanted, self.fabric):
+            self.stopped = self.stop.why
         with self.clock.aside():
             if progress.step % self.experiment.validation.every_steps == 0 or progress.step == self.total_steps:
                 self._look()
@@ -313,18 +312,25 @@ class _Run:
         )
 
 
-class _StopSignals:
-    """SIGINT and SIGTERM are only noted within: the step is finished and the state saved, instead of cutting it off."""
+class _Stop:
+    """The wish to stop. Within, SIGINT and SIGTERM are only noted: the step is finished and the state saved, instead of
+    cutting it off.
+    """
 
-    def __init__(self, stop_at: float | None) -> None:
-        """`stop_at`, of the monotonic clock, is when it is time to stop without a signal."""
-        self.received, self.stop_at = False, stop_at
+    def __init__(self, at: float | None) -> None:
+        """`at`, of the monotonic clock, is when to stop without a signal."""
+        self.received, self.at = False, at
 
     @property
-    def time_is_up(self) -> bool:
-        return self.stop_at is not None and time.monotonic() >= self.stop_at
+    def is_wanted(self) -> bool:
+        return self.received or (self.at is not None and time.monotonic() >= self.at)
 
-    def __enter__(self) -> "_StopSignals":
+    @property
+    def why(self) -> str:
+        """The reason, also where another process had it first."""
+        return "interrupted" if self.received or self.at is None else "time is up"
+
+    def __enter__(self) -> "_Stop":
         """Listen, where this is the main thread; only there can handlers be set."""
         self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
