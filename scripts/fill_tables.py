@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unblur import weights, zoo
+from unblur import sweep, weights, zoo
 from unblur.data import overview
 from unblur.settings import read_yaml
 from unblur.tables import Summary, fill_tables, overview_table, read_result, reproduction_table
@@ -57,6 +57,7 @@ def main() -> None:
         **{name: documents_table(name, table) for name, table in read_yaml(DOCUMENTS).items()},
         "data-sets": overview.facts_table(),
         "data-layouts": overview.layouts_table(),
+        **{path.stem: sweep.table.markdown_table(read_result(path)) for path in (RESULTS / "studies").glob("*.json")},
     }
     for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         written[document] = fill_tables(document.read_text(encoding="utf-8"), RESULTS, others)

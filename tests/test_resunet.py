@@ -74,3 +74,14 @@ def test_a_few_steps_lower_its_loss(num_blocks):
         losses.append(loss.item())
     assert losses[1] < losses[0]
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_with_the_residual_path_a_fresh_network_returns_its_input_and_keys_stay():
+    plain, residual = (
+        models.create("resunet", num_blocks=1, width=4, residual=choice).eval() for choice in (False, True)
+    )
+    picture = torch.rand(1, 3, 10, 14)
+    with torch.no_grad():
+        assert torch.equal(residual(picture), picture)
+        assert not torch.equal(plain(picture), picture)
+    assert residual.state_dict().keys() == plain.state_dict().keys()

@@ -115,9 +115,9 @@ def _progress(result: Mapping[str, Any], name: str) -> list[Chart]:
             list(enumerate(trial["looks"], 1)),
         )
         for trial in result["trials"]
-        if len(trial["looks"]) > 1
+        if trial["looks"]
     ]
-    if not series or len(series) > 12:  # more lines cannot be told apart
+    if max((len(curve.points) for curve in series), default=0) < 2 or len(series) > 12:  # more cannot be told apart
         return []
     unit = "dB" if result["higher_is_better"] else "loss"
     return [Chart("Trials on their way", "validation", unit, series, name=f"{name}-progress".replace("/", "-"))]
