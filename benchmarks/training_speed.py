@@ -39,11 +39,10 @@ from unblur.training import run
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).with_name("results") / "speed" / "training.json"
-EVERYDAY = ROOT / "experiments/sharp/nafnet_everyday.yaml"
+EVERYDAY = ROOT / "experiments/sharp/wiener_nafnet_everyday.yaml"
 TRAININGS: dict[str, tuple[Path, list[str]]] = {
     "reduced_deblurnet on gaussian-triple": (ROOT / "experiments/gaussian_triple/reduced_deblurnet.yaml", []),
-    "default on everyday, crops of 128 px": (EVERYDAY, []),
-    "default on everyday, crops of 256 px": (EVERYDAY, ["data.crop_px=256"]),
+    "default on everyday": (EVERYDAY, []),
 }
 """Experiments, and what is set otherwise."""
 PLAIN_FIRST_STEPS = 5
