@@ -6,7 +6,8 @@
 NAFNets and WienerNAFNets are known, and what may differ:
 
 * more blocks at a level: a fresh block returns its input, so that the network goes on as it was;
-* a NAFNet becomes the refining part of a WienerNAFNet, which at first hardly trusts the deconvolved picture;
+* a NAFNet becomes the refining part of a WienerNAFNet, which at first hardly trusts the deconvolved picture, and the
+  coarser scale rather;
 * 4×4 pixels folded into channels instead of 2×2: the outermost level falls away, and first and last layer are new.
 """
 
@@ -18,8 +19,8 @@ from torch import Tensor, nn
 
 from unblur import create_model, experiment, weights
 
-TRUST = -2.0
-"""What the refining part's trust in the deconvolved picture begins with, before the sigmoid."""
+TRUST = (-2.0, 1.0)
+"""What the refining part's trust in the deconvolved picture and in the coarser scale begin with, before the sigmoid."""
 
 
 def main() -> None:
@@ -76,8 +77,8 @@ def _renumbered(name: str, outer: int) -> str:
 
 
 def _fitted(name: str, old: Tensor, new: Tensor) -> Tensor:
-    """Return the old values in the new shape: planes that are added to a picture's own come after them at the start,
-    before them at the end.
+    """Return the old values in the new shape, with further planes after those at the start, and before the picture's
+    own at the end.
     """
     if old.shape == new.shape:
         return old
@@ -87,7 +88,7 @@ def _fitted(name: str, old: Tensor, new: Tensor) -> Tensor:
     elif name.startswith("ending.") and len(new) > len(old):
         fitted[-len(old) :] = old
         if name == "ending.bias":
-            fitted[: -len(old)] = TRUST
+            fitted[: -len(old)] = torch.tensor(TRUST).repeat_interleave(4)
     else:
         raise SystemExit(f"{name} has shape {tuple(old.shape)} and cannot become {tuple(new.shape)}")
     return fitted

@@ -172,8 +172,46 @@ def test_the_last_training_output_is_the_restored_picture(sharp):
     model = tiny()
     with torch.no_grad():
         outputs = model.training_outputs(sharp)
-        assert list(outputs) == ["deconvolved", "restored"]
+        assert list(outputs) == ["quarter", "half", "deconvolved", "restored"]
         assert torch.equal(outputs["restored"], model(sharp))
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 128), (50, 39)])
+def test_smaller_scales_belong_to_means_of_squares_of_pixels(photograph, height, width):
+    picture = photograph[None, :, :height, :width]
+    with torch.no_grad():
+        outputs = tiny().training_outputs(picture)
+    for name, factor in (("half", 2), ("quarter", 4)):
+        reduced = F.avg_pool2d(picture, factor, ceil_mode=True)
+        assert outputs[name].shape == reduced.shape
+        whole = (..., slice(height // factor), slice(width // factor))
+        assert (outputs[name][whole] - reduced[whole]).abs().mean() < 0.03  # a fresh network changes little
+
+
+def test_what_a_coarse_scale_changes_reaches_the_finest():
+    model, grey = tiny(), torch.full((1, 3, 64, 64), 0.5)
+    with torch.no_grad():
+        before = model(grey)
+        restored_quarter = model.training_outputs(grey)["quarter"]
+        hook = model.refiner.register_forward_hook(
+            lambda _, inputs, output: output + 0.2 * (inputs[0].shape[-1] == 16)  # the quarter is made brighter
+        )
+        brighter = model.training_outputs(grey)
+        hook.remove()
+    torch.testing.assert_close(brighter["quarter"], restored_quarter + 0.2)
+    half_of_half = 0.2 / 4  # a fresh network trusts the coarser scale by a half, twice
+    torch.testing.assert_close(brighter["restored"], before + half_of_half, atol=0.01, rtol=0)
+
+
+def test_one_scale_is_the_finest_alone_and_more_than_three_are_refused():
+    torch.manual_seed(1)
+    options = models.find("wiener_nafnet").tiny
+    single = models.create("wiener_nafnet", **{**options, "scales": 1})
+    assert list(single.training_outputs(torch.rand(1, 3, 32, 32))) == ["deconvolved", "restored"]
+    assert single.state_dict().keys() == tiny().state_dict().keys()
+    for scales in (0, 4):
+        with pytest.raises(ValueError, match=f"scales is 1 to 3, not {scales}"):
+            models.create("wiener_nafnet", **{**options, "scales": scales})
 
 
 def test_levels_that_do_not_match_are_refused():

@@ -1,4 +1,4 @@
-"""A network that estimates the blur, undoes it by Wiener's filter, and refines what comes out.
+"""A network that estimates the blur, undoes it by Wiener's filter, and refines what comes out, from coarse to fine.
 
 Ours. Wiener: "Extrapolation, Interpolation, and Smoothing of Stationary Time Series", 1949; Slepian: "Linear
 least-squares filtering of distorted images", J. Opt. Soc. Am. 57(7), 1967. The refining part is made of the blocks of
@@ -9,6 +9,10 @@ Slepian's: in each frequency the mean of the kernels' responses over the mean of
 doubt alone keeps the filter careful, and as everything is differentiable, the estimate is learnt from sharp pictures
 without being told a kernel. One kernel is assumed for the whole picture, or tile; what differs from it is the refining
 part's.
+
+The same network works on the picture reduced to a quarter and to half of its size first, with shared weights as in
+Tao et al.: "Scale-recurrent Network for Deep Image Deblurring", CVPR 2018 (arXiv 1802.01770). There a long motion is a
+short one and costs a sixteenth; what the network changes there is offered to the next finer scale.
 """
 
 import math
@@ -32,6 +36,9 @@ CELL_PX = 8
 TAIL_PX = 48
 """How far a picture is continued until it begins anew, as what a Fourier transform sees goes on periodically."""
 
+REDUCED = ("half", "quarter")
+"""Names of the smaller scales' restored pictures, among the network's training outputs."""
+
 LEAST, MOST = 1e-6, 0.1
 """Bounds of the noise's variance over that of the gradients. With 3e-5 as the least a training stayed there."""
 
@@ -39,13 +46,15 @@ LEAST, MOST = 1e-6, 0.1
 class WienerNAFNet(nn.Module):
     """Restores (B, 3, H, W) in [0, 1] to the same shape, any size; the output is not clamped.
 
-    `width` channels at half size, doubled at each halving; `encoder_blocks` and `decoder_blocks` number the blocks of
-    each level, outermost first in the encoder, innermost first in the decoder. The estimator measures `bands` bands of
-    frequencies at each of three scales and thinks about them in `estimator_width` channels.
+    `scales` of the picture are restored, each half of the next. `width` channels at half of a scale's size, doubled at
+    each halving; `encoder_blocks` and `decoder_blocks` number the blocks of each level, outermost first in the encoder,
+    innermost first in the decoder. The estimator measures `bands` bands of frequencies at each of three sizes and
+    thinks about them in `estimator_width` channels.
     """
 
     def __init__(
         self,
+        scales: int,
         width: int,
         encoder_blocks: Sequence[int],
         middle_blocks: int,
@@ -54,27 +63,43 @@ class WienerNAFNet(nn.Module):
         estimator_width: int,
     ) -> None:
         super().__init__()
+        if not 1 <= scales <= len(REDUCED) + 1:
+            raise ValueError(f"scales is 1 to {len(REDUCED) + 1}, not {scales}")
+        self.scales = scales
         kernels = listed_kernels()
         self.estimator = BlurEstimator(len(kernels), bands, estimator_width)
         self.wiener = RandomBlurWiener(kernels)
         self.refiner = Refiner(width, encoder_blocks, middle_blocks, decoder_blocks)
-        self.size_multiple = max(CELL_PX, self.refiner.size_multiple)
+        self.size_multiple = max(CELL_PX, self.refiner.size_multiple) << (scales - 1)
 
     def forward(self, blurred: Tensor) -> Tensor:
         """Return the restored pictures, (B, 3, H, W)."""
         return self.training_outputs(blurred)["restored"]
 
     def training_outputs(self, blurred: Tensor) -> dict[str, Tensor]:
-        """Return what Wiener's filter makes of the pictures and what the network makes of that, each (B, 3, H, W)."""
+        """Return what the network makes of the smaller scales, then what Wiener's filter makes of the pictures, and the
+        result, both (B, 3, H, W).
+
+        "quarter" and "half" belong to the means of squares of pixels; sizes that do not divide are rounded up.
+        """
         height, width = blurred.shape[-2:]
-        padded = pad_to_multiple(blurred, self.size_multiple, "reflect").float()
-        probabilities, noise = self.estimator(padded)
-        deconvolved, sharper = self.wiener(padded, probabilities, noise)
-        restored = self.refiner(padded, deconvolved, sharper)
-        return {
-            "deconvolved": deconvolved[:, :, :height, :width],
-            "restored": restored[:, :, :height, :width],
-        }
+        picture = pad_to_multiple(blurred, self.size_multiple, "reflect").float()
+        pictures = [picture]
+        for _ in range(self.scales - 1):
+            pictures.append(F.avg_pool2d(pictures[-1], 2))
+        outputs: dict[str, Tensor] = {}
+        change = torch.zeros_like(pictures[-1])  # of the next coarser scale, enlarged
+        for scale in reversed(range(self.scales)):
+            picture = pictures[scale]  # (B, 3, H/s, W/s)
+            deconvolved, sharper = self.wiener(picture, *self.estimator(picture))
+            restored = self.refiner(picture, deconvolved, sharper, change)
+            if scale:
+                smaller = -(-height >> scale), -(-width >> scale)
+                outputs[REDUCED[scale - 1]] = restored[:, :, : smaller[0], : smaller[1]]
+                change = F.interpolate(restored - picture, scale_factor=2.0, mode="bilinear", align_corners=False)
+        outputs["deconvolved"] = deconvolved[:, :, :height, :width]
+        outputs["restored"] = restored[:, :, :height, :width]
+        return outputs
 
     def estimated_kernel(self, blurred: Tensor) -> Tensor:
         """Return the mean of the kernels that blurred pictures (B, 3, H, W) may have, (B, KERNEL_PX, KERNEL_PX)."""
@@ -180,7 +205,8 @@ class RandomBlurWiener(nn.Module):
 
 
 class Refiner(nn.Module):
-    """Decides at each pixel how far to follow the deconvolved pictures, and mends what is left: a U-Net of NAFBlocks.
+    """Decides at each pixel how far to follow the deconvolved picture and the coarser scale, and mends what is left: a
+    U-Net of NAFBlocks.
 
     It works at half size, on 2×2 pixels folded into channels.
     """
@@ -194,7 +220,7 @@ class Refiner(nn.Module):
                 f"{len(encoder_blocks)} encoder levels need as many in the decoder, not {len(decoder_blocks)}"
             )
         self.size_multiple = 2 * 2 ** len(encoder_blocks)
-        self.intro = nn.Conv2d(4 * 9, width, 3, padding=1)
+        self.intro = nn.Conv2d(4 * 12, width, 3, padding=1)
         widths = [width << level for level in range(len(encoder_blocks) + 1)]
         self.encoders = nn.ModuleList(_blocks(w, n) for w, n in zip(widths[:-1], encoder_blocks, strict=True))
         self.downs = nn.ModuleList(nn.Conv2d(w, 2 * w, 2, stride=2) for w in widths[:-1])
@@ -204,14 +230,17 @@ class Refiner(nn.Module):
             nn.Sequential(nn.Conv2d(2 * w, 4 * w, 1, bias=False), nn.PixelShuffle(2)) for w in inwards
         )
         self.decoders = nn.ModuleList(_blocks(w, n) for w, n in zip(inwards, decoder_blocks, strict=True))
-        self.ending = nn.Conv2d(width, 4 * 4, 3, padding=1)
-        for parameter in self.ending.parameters():  # a fresh one returns the mean of blurred and deconvolved
+        self.ending = nn.Conv2d(width, 4 * 5, 3, padding=1)
+        for parameter in self.ending.parameters():  # a fresh one goes halfway to the deconvolved picture
             nn.init.zeros_(parameter)
 
-    def forward(self, blurred: Tensor, deconvolved: Tensor, sharper: Tensor) -> Tensor:
-        """Return the restored pictures from three of the same shape, (B, 3, H, W), multiples of `size_multiple`."""
+    def forward(self, blurred: Tensor, deconvolved: Tensor, sharper: Tensor, change: Tensor) -> Tensor:
+        """Return the restored pictures from pictures of the same shape, (B, 3, H, W), multiples of `size_multiple`.
+
+        `change` is what a coarser scale would add to the blurred ones.
+        """
         added = deconvolved - blurred
-        seen = torch.cat([blurred, added, sharper - blurred], dim=1)  # differences, as bf16 has but eight bits
+        seen = torch.cat([blurred, added, sharper - blurred, change], dim=1)  # differences: bf16 has but eight bits
         x = self.intro(F.pixel_unshuffle(seen, 2))  # (B, C, H/2, W/2)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
@@ -221,9 +250,9 @@ class Refiner(nn.Module):
         x = self.middle(x)
         for up, decoder, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
             x = decoder(up(x) + skip)
-        decided = F.pixel_shuffle(self.ending(x), 2).float()  # (B, 4, H, W)
-        trust, mended = decided[:, :1].sigmoid(), decided[:, 1:]
-        return blurred + trust * added + mended
+        decided = F.pixel_shuffle(self.ending(x), 2).float()  # (B, 5, H, W)
+        trust, mended = decided[:, :2].sigmoid(), decided[:, 2:]
+        return blurred + trust[:, :1] * added + trust[:, 1:] * change + mended
 
 
 def listed_kernels() -> Tensor:
@@ -296,8 +325,9 @@ ARCH = Arch(
     name="wiener_nafnet",
     build=WienerNAFNet,
     options={
+        "scales": 3,
         "width": 32,
-        "encoder_blocks": [1, 2, 3],
+        "encoder_blocks": [1, 2, 4],
         "middle_blocks": 4,
         "decoder_blocks": [1, 1, 1],
         "bands": 24,
@@ -311,10 +341,10 @@ ARCH = Arch(
         "bands": 4,
         "estimator_width": 16,
     },
-    size_multiple=16,
+    size_multiple=64,
     padding="reflect",
     overlap_px=32,
     origin="the unblur project",
     paper="Wiener 1949; Slepian 1967; blocks of NAFNet, ECCV 2022, arXiv 2204.04676",
-    stages=2,
+    stages=4,
 )
