@@ -1,6 +1,6 @@
 """Take a checkpoint of a run into the package: as fp16, with its checksum in `weights.yaml`.
 
-    python scripts/ship_weights.py runs/nafnet_everyday/best.safetensors default
+    python scripts/ship_weights.py runs/wiener_nafnet_everyday/best.safetensors default
 
 The entry of that name must be in `weights.yaml` already (file, about, licence, trained_on, experiment, measured).
 """

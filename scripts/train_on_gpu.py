@@ -1,6 +1,6 @@
 """Train on a GPU that is lent for minutes: use them from the first second, end in time, go on the next time.
 
-    python scripts/train_on_gpu.py experiments/sharp/nafnet_everyday.yaml --photos photos.tar --minutes 9
+    python scripts/train_on_gpu.py experiments/sharp/wiener_nafnet_everyday.yaml --photos photos.tar --minutes 9
         --out runs/default --bring home --set compile=true schedule.steps=60_000
 
 `photos.tar` is what `scripts/pack_photos.py` wrote; it is unpacked and decoded once, to the device. The rest is `unblur

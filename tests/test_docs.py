@@ -168,7 +168,7 @@ def files_of_a_run_in(path: Path) -> set[str]:
 def test_the_experiment_that_begins_with_the_default_weights_has_their_network():
     if "default" not in weights.shipped() or not weights.shipped()["default"].path.is_file():
         pytest.skip("the default weights are not here")
-    settings = experiment.load(ROOT / "experiments" / "sharp" / "nafnet_everyday.yaml").model
+    settings = experiment.load(ROOT / "experiments" / "sharp" / "wiener_nafnet_everyday.yaml").model
     shipped = weights.describe("default")
     options = models.full_options(settings.name, **settings.options)
     assert (settings.name, options) == (shipped.architecture, shipped.options)

@@ -1,6 +1,6 @@
 """One process or several: what `torchrun` started, on the accelerator that is there. Lightning's Fabric does the work.
 
-    torchrun --nproc-per-node 2 -m unblur train experiments/sharp/nafnet_everyday.yaml
+    torchrun --nproc-per-node 2 -m unblur train experiments/sharp/wiener_nafnet_everyday.yaml
 
 On a cluster under SLURM the same command runs once on each machine: `srun torchrun --nnodes $SLURM_NNODES
 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint $HEAD:29500 -m unblur train ...`. The backend is nccl on GPUs and
