@@ -89,7 +89,8 @@ def main() -> None:
     if not os.environ.get("UNBLUR_DATA"):
         sys.exit("Set UNBLUR_DATA to the folder that holds sharp/.")
     before = json.loads(RESULT.read_text(encoding="utf-8"))["trainings"] if options.only and RESULT.is_file() else {}
-    result: dict[str, Any] = {"threads": options.threads, "versions": versions(), "trainings": before}
+    kept = {name: row for name, row in before.items() if name in TRAININGS}
+    result: dict[str, Any] = {"threads": options.threads, "versions": versions(), "trainings": kept}
     for name, (path, changes) in TRAININGS.items():
         if options.only not in name:
             continue

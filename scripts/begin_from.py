@@ -12,6 +12,7 @@ NAFNets and WienerNAFNets are known, and what may differ:
 """
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -44,7 +45,7 @@ def take_over(trained: nn.Module, begun: nn.Module) -> int:
     """Put into `begun` what it can use of `trained`, and return how many parameters those are."""
     source = {_inner(name): value.float() for name, value in trained.state_dict().items()}
     target = begun.state_dict()
-    outer = _fewer_levels(source, {_inner(name): value for name, value in target.items()})
+    outer = _levels(source) - _levels(map(_inner, target))
     taken = 0
     for name, value in target.items():
         old = source.get(_renumbered(_inner(name), outer))
@@ -61,12 +62,8 @@ def _inner(name: str) -> str:
     return name.removeprefix("refiner.").replace("middle_blks.", "middle.")
 
 
-def _fewer_levels(source: dict[str, Tensor], target: dict[str, Tensor]) -> int:
-    """Return how many of the outermost levels of `source` the other one lacks."""
-    return _levels(source) - _levels(target)
-
-
-def _levels(names: dict[str, Tensor]) -> int:
+def _levels(names: Iterable[str]) -> int:
+    """Return how often a U-Net halves its pictures."""
     return len({name.split(".")[1] for name in names if name.startswith("downs.")})
 
 

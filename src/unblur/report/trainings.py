@@ -112,13 +112,7 @@ def _charts(runs: Sequence[TrainingRun], along: str, prefix: str) -> Iterator[Ch
     for position, loss in enumerate(losses, 1):
         alike = [run for run in runs if loss_text(run) == loss]
         number_of_loss = f"-{position}" if len(losses) > 1 else ""
-        of_training = []
-        for run in alike:
-            points = _points(run.steps, along, "loss")
-            of_training += [
-                Series(run.name, thinned(points), faint=True, colour=colours[run.name]),
-                Series(run.name, thinned(smoothed(points)), colour=colours[run.name]),
-            ]
+        of_training = _of_steps(alike, along, "loss", colours)
         name = f"{prefix}-training-loss{number_of_loss}"
         yield Chart(f"Training loss: {loss}", along, "loss", of_training, name=name, note="bold: running mean over 5 %")
         of_validation = [
@@ -136,13 +130,7 @@ def _charts(runs: Sequence[TrainingRun], along: str, prefix: str) -> Iterator[Ch
         [*psnr, input_psnr],
         name=f"{prefix}-psnr",
     )
-    own = []
-    for run in runs:
-        points = _points(run.steps, along, "psnr")
-        own += [
-            Series(run.name, thinned(points), faint=True, colour=colours[run.name]),
-            Series(run.name, thinned(smoothed(points)), colour=colours[run.name]),
-        ]
+    own = _of_steps(runs, along, "psnr", colours)
     note = "of each step's own pictures; bold: running mean over 5 %"
     yield Chart("Training PSNR", along, "dB", own, name=f"{prefix}-training-psnr", note=note)
     for metric in dict.fromkeys(name for run in runs for name in run.settings["validation"].get("metrics", ())):
@@ -154,6 +142,18 @@ def _charts(runs: Sequence[TrainingRun], along: str, prefix: str) -> Iterator[Ch
         Series(run.name, thinned(_points(run.steps, along, "learning_rate")), colour=colours[run.name]) for run in runs
     ]
     yield Chart("Learning rate", along, "learning rate", rates, name=f"{prefix}-learning-rate")
+
+
+def _of_steps(runs: Sequence[TrainingRun], along: str, key: str, colours: Mapping[str, int]) -> list[Series]:
+    """Return two lines a run: what each step gave, faint, and its running mean."""
+    lines = []
+    for run in runs:
+        points = _points(run.steps, along, key)
+        lines += [
+            Series(run.name, thinned(points), faint=True, colour=colours[run.name]),
+            Series(run.name, thinned(smoothed(points)), colour=colours[run.name]),
+        ]
+    return lines
 
 
 def _points(rows: Sequence[Row], along: str, column: str) -> list[Point]:
