@@ -172,7 +172,7 @@ def test_the_last_training_output_is_the_restored_picture(sharp):
     model = tiny()
     with torch.no_grad():
         outputs = model.training_outputs(sharp)
-        assert list(outputs) == ["quarter", "half", "deconvolved", "restored"]
+        assert list(outputs) == ["deconvolved", "quarter", "half", "restored"]
         assert torch.equal(outputs["restored"], model(sharp))
 
 
@@ -212,6 +212,35 @@ def test_one_scale_is_the_finest_alone_and_more_than_three_are_refused():
     for scales in (0, 4):
         with pytest.raises(ValueError, match=f"scales is 1 to 3, not {scales}"):
             models.create("wiener_nafnet", **{**options, "scales": scales})
+
+
+def test_the_finest_scale_may_go_without_deconvolution(photograph):
+    torch.manual_seed(1)
+    options = {**models.find("wiener_nafnet").tiny, "deconvolved_scales": 2}
+    model = models.create("wiener_nafnet", **options)
+    picture = photograph[None, :, :50, :39]
+    sizes = []
+    model.wiener.register_forward_hook(lambda _, inputs, __: sizes.append(inputs[0].shape[-1]))
+    with torch.no_grad():
+        outputs = model.training_outputs(picture)
+    assert sizes == [16, 32]  # of 64, to which it is padded
+    assert outputs["deconvolved"].shape == outputs["half"].shape == (1, 3, 25, 20)
+    assert outputs["restored"].shape == picture.shape
+    with pytest.raises(ValueError, match="at least 1 scale is deconvolved, not 0"):
+        models.create("wiener_nafnet", **{**options, "deconvolved_scales": 0})
+
+
+def test_more_pixels_folded_into_channels_make_a_quicker_network_of_the_same_shape(sharp):
+    torch.manual_seed(1)
+    options = {**models.find("wiener_nafnet").tiny, "unshuffle": 4}
+    model = models.create("wiener_nafnet", **options)
+    seen = []
+    model.refiner.middle.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[-2:]))
+    with torch.no_grad():
+        restored = model(sharp)
+    assert model.size_multiple == 64
+    assert seen[-1] == (128 // 16, 128 // 16)  # 96 padded to 128; two halvings of squares of four pixels
+    assert (restored - sharp).abs().mean() < 0.02
 
 
 def test_levels_that_do_not_match_are_refused():

@@ -142,7 +142,7 @@ def home() -> Path:
 
 
 def load(name_or_file: str | Path) -> nn.Module:
-    """Return the network with its weights: float32, on the CPU, in eval mode, without gradients.
+    """Return the network with its weights: float32, in channels-last memory, on the CPU, in eval mode, without gradients.
 
     Takes a name of shipped or known weights, a checkpoint file of ours or an author's (`published.py`). Raises
     `UnknownName` with the nearest name, `WeightsError` where the file is missing (for known weights with where to get
@@ -163,6 +163,7 @@ def open_weights(name_or_file: str | Path) -> tuple[nn.Module, Checkpoint]:
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise WeightsError(f"{checkpoint.path} does not fit {checkpoint.architecture}: {reason[:300]}") from None
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own stub lacks it
     return model.eval().requires_grad_(False), checkpoint
 
 

@@ -99,14 +99,20 @@ class NAFBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's result, of the shape of `x`; a fresh block returns `x` itself."""
         y = simple_gate(self.conv2(self.conv1(self.norm1(x))))
-        y = x + self.beta * self.conv3(self.sca(y) * y)
-        return y + self.gamma * self.conv5(simple_gate(self.conv4(self.norm2(y))))
+        y = x + _scaled(self.conv3, self.beta, self.sca(y) * y)
+        return y + _scaled(self.conv5, self.gamma, simple_gate(self.conv4(self.norm2(y))))
 
 
 def simple_gate(x: Tensor) -> Tensor:
     """Return the first half of the channels times the second: (B, 2C, H, W) -> (B, C, H, W)."""
     first, second = x.chunk(2, dim=1)
     return first * second
+
+
+def _scaled(conv: nn.Conv2d, scale: Tensor, x: Tensor) -> Tensor:
+    """Return `scale` times the convolution of 1×1, by scaling its few weights in place of its many results."""
+    assert conv.bias is not None
+    return F.conv2d(x, conv.weight * scale.reshape(-1, 1, 1, 1), conv.bias * scale.flatten())
 
 
 def _blocks(channels: int, count: int) -> nn.Sequential:

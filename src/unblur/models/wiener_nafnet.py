@@ -46,15 +46,18 @@ LEAST, MOST = 1e-6, 0.1
 class WienerNAFNet(nn.Module):
     """Restores (B, 3, H, W) in [0, 1] to the same shape, any size; the output is not clamped.
 
-    `scales` of the picture are restored, each half of the next. `width` channels at half of a scale's size, doubled at
-    each halving; `encoder_blocks` and `decoder_blocks` number the blocks of each level, outermost first in the encoder,
-    innermost first in the decoder. The estimator measures `bands` bands of frequencies at each of three sizes and
-    thinks about them in `estimator_width` channels.
+    `scales` of the picture are restored, each half of the next; the `deconvolved_scales` smallest of them are
+    deconvolved first, the others left to the refining part, which is quicker. That works on squares of `unshuffle`
+    pixels folded into `width` channels, doubled at each halving; `encoder_blocks` and `decoder_blocks` number the
+    blocks of each level, outermost first in the encoder, innermost first in the decoder. The estimator measures `bands`
+    bands of frequencies at each of three sizes and thinks about them in `estimator_width` channels.
     """
 
     def __init__(
         self,
         scales: int,
+        deconvolved_scales: int,
+        unshuffle: int,
         width: int,
         encoder_blocks: Sequence[int],
         middle_blocks: int,
@@ -65,11 +68,14 @@ class WienerNAFNet(nn.Module):
         super().__init__()
         if not 1 <= scales <= len(REDUCED) + 1:
             raise ValueError(f"scales is 1 to {len(REDUCED) + 1}, not {scales}")
+        if deconvolved_scales < 1:
+            raise ValueError(f"at least 1 scale is deconvolved, not {deconvolved_scales}")
         self.scales = scales
+        self.deconvolved_scales = deconvolved_scales
         kernels = listed_kernels()
         self.estimator = BlurEstimator(len(kernels), bands, estimator_width)
         self.wiener = RandomBlurWiener(kernels)
-        self.refiner = Refiner(width, encoder_blocks, middle_blocks, decoder_blocks)
+        self.refiner = Refiner(unshuffle, width, encoder_blocks, middle_blocks, decoder_blocks)
         self.size_multiple = max(CELL_PX, self.refiner.size_multiple) << (scales - 1)
 
     def forward(self, blurred: Tensor) -> Tensor:
@@ -77,8 +83,8 @@ class WienerNAFNet(nn.Module):
         return self.training_outputs(blurred)["restored"]
 
     def training_outputs(self, blurred: Tensor) -> dict[str, Tensor]:
-        """Return what the network makes of the smaller scales, then what Wiener's filter makes of the pictures, and the
-        result, both (B, 3, H, W).
+        """Return what Wiener's filter makes of the largest scale that it works on, what the network makes of the smaller
+        scales, and the result, (B, 3, H, W).
 
         "quarter" and "half" belong to the means of squares of pixels; sizes that do not divide are rounded up.
         """
@@ -91,14 +97,15 @@ class WienerNAFNet(nn.Module):
         change = torch.zeros_like(pictures[-1])  # of the next coarser scale, enlarged
         for scale in reversed(range(self.scales)):
             picture = pictures[scale]  # (B, 3, H/s, W/s)
-            deconvolved, sharper = self.wiener(picture, *self.estimator(picture))
+            part = slice(-(-height >> scale)), slice(-(-width >> scale))  # without the padding
+            deconvolved = sharper = picture
+            if scale >= self.scales - self.deconvolved_scales:
+                deconvolved, sharper = self.wiener(picture, *self.estimator(picture))
+                outputs["deconvolved"] = deconvolved[:, :, *part]
             restored = self.refiner(picture, deconvolved, sharper, change)
+            outputs["restored" if scale == 0 else REDUCED[scale - 1]] = restored[:, :, *part]
             if scale:
-                smaller = -(-height >> scale), -(-width >> scale)
-                outputs[REDUCED[scale - 1]] = restored[:, :, : smaller[0], : smaller[1]]
                 change = F.interpolate(restored - picture, scale_factor=2.0, mode="bilinear", align_corners=False)
-        outputs["deconvolved"] = deconvolved[:, :, :height, :width]
-        outputs["restored"] = restored[:, :, :height, :width]
         return outputs
 
     def estimated_kernel(self, blurred: Tensor) -> Tensor:
@@ -208,19 +215,25 @@ class Refiner(nn.Module):
     """Decides at each pixel how far to follow the deconvolved picture and the coarser scale, and mends what is left: a
     U-Net of NAFBlocks.
 
-    It works at half size, on 2×2 pixels folded into channels.
+    It works on squares of `unshuffle` pixels folded into channels.
     """
 
     def __init__(
-        self, width: int, encoder_blocks: Sequence[int], middle_blocks: int, decoder_blocks: Sequence[int]
+        self,
+        unshuffle: int,
+        width: int,
+        encoder_blocks: Sequence[int],
+        middle_blocks: int,
+        decoder_blocks: Sequence[int],
     ) -> None:
         super().__init__()
         if len(encoder_blocks) != len(decoder_blocks):
             raise ValueError(
                 f"{len(encoder_blocks)} encoder levels need as many in the decoder, not {len(decoder_blocks)}"
             )
-        self.size_multiple = 2 * 2 ** len(encoder_blocks)
-        self.intro = nn.Conv2d(4 * 12, width, 3, padding=1)
+        self.unshuffle = unshuffle
+        self.size_multiple = unshuffle * 2 ** len(encoder_blocks)
+        self.intro = nn.Conv2d(unshuffle**2 * 12, width, 3, padding=1)
         widths = [width << level for level in range(len(encoder_blocks) + 1)]
         self.encoders = nn.ModuleList(_blocks(w, n) for w, n in zip(widths[:-1], encoder_blocks, strict=True))
         self.downs = nn.ModuleList(nn.Conv2d(w, 2 * w, 2, stride=2) for w in widths[:-1])
@@ -230,7 +243,7 @@ class Refiner(nn.Module):
             nn.Sequential(nn.Conv2d(2 * w, 4 * w, 1, bias=False), nn.PixelShuffle(2)) for w in inwards
         )
         self.decoders = nn.ModuleList(_blocks(w, n) for w, n in zip(inwards, decoder_blocks, strict=True))
-        self.ending = nn.Conv2d(width, 4 * 5, 3, padding=1)
+        self.ending = nn.Conv2d(width, unshuffle**2 * 5, 3, padding=1)
         for parameter in self.ending.parameters():  # a fresh one goes halfway to the deconvolved picture
             nn.init.zeros_(parameter)
 
@@ -241,7 +254,7 @@ class Refiner(nn.Module):
         """
         added = deconvolved - blurred
         seen = torch.cat([blurred, added, sharper - blurred, change], dim=1)  # differences: bf16 has but eight bits
-        x = self.intro(F.pixel_unshuffle(seen, 2))  # (B, C, H/2, W/2)
+        x = self.intro(F.pixel_unshuffle(seen, self.unshuffle))  # (B, C, H/u, W/u)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x = encoder(x)
@@ -250,7 +263,7 @@ class Refiner(nn.Module):
         x = self.middle(x)
         for up, decoder, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
             x = decoder(up(x) + skip)
-        decided = F.pixel_shuffle(self.ending(x), 2).float()  # (B, 5, H, W)
+        decided = F.pixel_shuffle(self.ending(x), self.unshuffle).float()  # (B, 5, H, W)
         trust, mended = decided[:, :2].sigmoid(), decided[:, 2:]
         return blurred + trust[:, :1] * added + trust[:, 1:] * change + mended
 
@@ -326,6 +339,8 @@ ARCH = Arch(
     build=WienerNAFNet,
     options={
         "scales": 3,
+        "deconvolved_scales": 3,
+        "unshuffle": 2,
         "width": 32,
         "encoder_blocks": [1, 2, 4],
         "middle_blocks": 4,
