@@ -8,11 +8,10 @@ NAFNets and WienerNAFNets are known, and what may differ:
 * more blocks at a level: a fresh block returns its input, so that the network goes on as it was;
 * a NAFNet becomes the refining part of a WienerNAFNet, which at first hardly trusts the deconvolved picture, and the
   coarser scale rather;
-* 4×4 pixels folded into channels instead of 2×2: the outermost level falls away, and first and last layer are new.
+* a WienerNAFNet gets a small refining part for its finest scale, which begins at random.
 """
 
 import argparse
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -45,11 +44,10 @@ def take_over(trained: nn.Module, begun: nn.Module) -> int:
     """Put into `begun` what it can use of `trained`, and return how many parameters those are."""
     source = {_inner(name): value.float() for name, value in trained.state_dict().items()}
     target = begun.state_dict()
-    outer = _levels(source) - _levels(map(_inner, target))
     taken = 0
     for name, value in target.items():
-        old = source.get(_renumbered(_inner(name), outer))
-        if old is None or (outer and _inner(name).startswith(("intro.", "ending."))):
+        old = source.get(_inner(name))
+        if old is None:
             continue
         value.copy_(_fitted(_inner(name), old, value))
         taken += old.numel()
@@ -60,17 +58,6 @@ def take_over(trained: nn.Module, begun: nn.Module) -> int:
 def _inner(name: str) -> str:
     """Return the name that a parameter of either network has in the U-Net of its refining part."""
     return name.removeprefix("refiner.").replace("middle_blks.", "middle.")
-
-
-def _levels(names: Iterable[str]) -> int:
-    """Return how often a U-Net halves its pictures."""
-    return len({name.split(".")[1] for name in names if name.startswith("downs.")})
-
-
-def _renumbered(name: str, outer: int) -> str:
-    """Return the name with the level that it has in a network of `outer` more levels; encoders count from outside."""
-    part, level, *rest = name.split(".")
-    return ".".join([part, str(int(level) + outer), *rest]) if part in ("encoders", "downs") else name
 
 
 def _fitted(name: str, old: Tensor, new: Tensor) -> Tensor:

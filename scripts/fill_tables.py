@@ -33,11 +33,12 @@ OVERVIEW = (
     "pairs-reds-320x180",
     "pairs-levin",
 )
+FOR_PHOTOGRAPHS = tuple(name for name in ("fast", "default", "best") if name in weights.shipped())
 COLUMNS: Mapping[str, str] = {
     "blurred input": "blurred input",
     "unsharp": "unsharp mask",
     "wiener-true-kernel": "Wiener, true kernel",
-    **{name: f"`{name}`" for name in ("fast", "default", "best") if name in weights.shipped()},
+    **{name: f"`{name}`" for name in FOR_PHOTOGRAPHS},
 }
 
 
@@ -48,10 +49,10 @@ def main() -> None:
     check = parser.parse_args().check
     written = {zoo.COSTS: zoo.costs_as_json(recount=not check)}
     written[WEIGHTS] = with_scores(WEIGHTS.read_text(encoding="utf-8"))
+    results = {name: read_result(RESULTS / f"{name}.json") for name in OVERVIEW}
     others = {
-        "overview": overview_table(
-            {name: read_result(RESULTS / f"{name}.json") for name in OVERVIEW}, COLUMNS, "default"
-        ),
+        "overview": overview_table(results, COLUMNS, "default"),
+        **{f"card-{name}": card_table(results, name) for name in FOR_PHOTOGRAPHS},
         "networks": networks_table(),
         "known-weights": known_weights_table(),
         **{name: documents_table(name, table) for name, table in read_yaml(DOCUMENTS).items()},
@@ -93,6 +94,12 @@ def scores_of(model: str, results: Mapping[str, Summary]) -> Iterator[tuple[str,
                 for row in (rows[model], summary["rows"][0])
             )
             yield name, f"psnr {ours} dB (blurred input {blurred})"
+
+
+def card_table(results: Mapping[str, Summary], name: str) -> str:
+    """Return what the weights `name` reach, beside doing nothing."""
+    columns = {column: COLUMNS[column] for column in ("blurred input", name)}
+    return overview_table(results, columns, name)
 
 
 def documents_table(name: str, table: dict[str, Any]) -> str:

@@ -156,6 +156,15 @@ def test_tiles_are_no_larger_than_asked_for_and_all_of_one_size():
     assert len(model.sizes) == 2
 
 
+def test_a_network_may_say_how_large_its_tiles_are_unless_the_user_does():
+    options = models.find("wiener_nafnet").tiny
+    small, usual = (models.create("wiener_nafnet", **options, **more) for more in ({"tile_px": 128}, {}))
+    sides = {tile.bottom - tile.top for tile in tiles_for(small, 500, 500)}
+    assert sides == {128}
+    assert len(tiles_for(usual, 500, 500)) == 1
+    assert len(tiles_for(small, 500, 500, tile_px=500)) == 1
+
+
 def test_tiles_have_sizes_that_the_network_need_not_pad():
     model = fill(models.create("nafnet", **models.find("nafnet").tiny))
     sizes: list[torch.Size] = []

@@ -230,19 +230,16 @@ def test_the_finest_scale_may_go_without_deconvolution(photograph):
         models.create("wiener_nafnet", **{**options, "deconvolved_scales": 0})
 
 
-def test_more_pixels_folded_into_channels_make_a_quicker_network_of_the_same_shape(sharp):
+def test_the_finest_scale_may_have_a_small_refining_part_of_its_own(sharp):
     torch.manual_seed(1)
-    options = {**models.find("wiener_nafnet").tiny, "unshuffle": 4}
+    options = {**models.find("wiener_nafnet").tiny, "finest_width": 12, "finest_blocks": 2}
     model = models.create("wiener_nafnet", **options)
-    seen = []
-    model.refiner.middle.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[-2:]))
+    coarse, fine = [], []
+    model.refiner.register_forward_hook(lambda _, inputs, __: coarse.append(inputs[0].shape[-1]))
+    model.finest.middle.register_forward_hook(lambda _, inputs, __: fine.append(tuple(inputs[0].shape)))
     with torch.no_grad():
         restored = model(sharp)
-    assert model.size_multiple == 64
-    assert seen[-1] == (128 // 16, 128 // 16)  # 96 padded to 128; two halvings of squares of four pixels
+    assert (coarse, fine) == ([32, 64], [(1, 12, 96 // 4, 128 // 4)])
     assert (restored - sharp).abs().mean() < 0.02
-
-
-def test_levels_that_do_not_match_are_refused():
-    with pytest.raises(ValueError, match="2 encoder levels need as many in the decoder, not 1"):
-        models.create("wiener_nafnet", encoder_blocks=[1, 1], decoder_blocks=[1])
+    with pytest.raises(ValueError, match="with one scale there is no finest one"):
+        models.create("wiener_nafnet", **{**options, "scales": 1})

@@ -19,7 +19,10 @@ from unblur.models.layers import reflect
 Precision = Literal["auto", "fp32", "bf16"]
 
 DEFAULT_TILE_PX = 512
-"""Largest side of a tile: bounds the memory, and keeps global pooling near what a network saw in training."""
+"""Largest side of a tile: bounds the memory, and keeps global pooling near what a network saw in training.
+
+A network may have another one, as an attribute `tile_px`.
+"""
 
 TOGETHER_PX = 256
 """Side of the square whose area bounds the tiles of a fixed size that go through the network together."""
@@ -79,7 +82,7 @@ def tiles_for(model: nn.Module, height: int, width: int, tile_px: int | None = N
     needs = _needs(model)
     if needs.fixed_size is not None:
         return plan_fixed_tiles(height, width, needs.fixed_size, needs.overlap_px)
-    return plan_tiles(height, width, tile_px or DEFAULT_TILE_PX, needs.overlap_px, needs.multiple)
+    return plan_tiles(height, width, tile_px or needs.tile_px, needs.overlap_px, needs.multiple)
 
 
 @dataclass(frozen=True)
@@ -157,11 +160,12 @@ def keep_freed_memory() -> None:
 
 @dataclass(frozen=True)
 class _Needs:
-    """By how much tiles of a network overlap, and what their sizes are multiples of, or are."""
+    """By how much tiles of a network overlap, and what their sizes are multiples of and are at most, or are."""
 
     overlap_px: int = 32
     multiple: int = 1
     fixed_size: tuple[int, int] | None = None
+    tile_px: int = DEFAULT_TILE_PX
 
 
 def _needs(model: nn.Module) -> _Needs:
@@ -170,7 +174,8 @@ def _needs(model: nn.Module) -> _Needs:
         return _Needs()
     arch = models.find(identity[0])
     multiple = int(getattr(model, "size_multiple", arch.size_multiple))
-    return _Needs(arch.overlap_px, multiple, getattr(model, "fixed_size", arch.fixed_size))
+    fixed_size = getattr(model, "fixed_size", arch.fixed_size)
+    return _Needs(arch.overlap_px, multiple, fixed_size, getattr(model, "tile_px", DEFAULT_TILE_PX))
 
 
 def _tiles_at_once(fixed_size: tuple[int, int] | None, tile_px: int | None) -> int:

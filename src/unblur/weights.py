@@ -142,7 +142,7 @@ def home() -> Path:
 
 
 def load(name_or_file: str | Path) -> nn.Module:
-    """Return the network with its weights: float32, in channels-last memory, on the CPU, in eval mode, without gradients.
+    """Return the network with its weights: float32, channels-last, on the CPU, in eval mode, without gradients.
 
     Takes a name of shipped or known weights, a checkpoint file of ours or an author's (`published.py`). Raises
     `UnknownName` with the nearest name, `WeightsError` where the file is missing (for known weights with where to get

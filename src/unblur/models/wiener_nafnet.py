@@ -47,35 +47,45 @@ class WienerNAFNet(nn.Module):
     """Restores (B, 3, H, W) in [0, 1] to the same shape, any size; the output is not clamped.
 
     `scales` of the picture are restored, each half of the next; the `deconvolved_scales` smallest of them are
-    deconvolved first, the others left to the refining part, which is quicker. That works on squares of `unshuffle`
-    pixels folded into `width` channels, doubled at each halving; `encoder_blocks` and `decoder_blocks` number the
-    blocks of each level, outermost first in the encoder, innermost first in the decoder. The estimator measures `bands`
-    bands of frequencies at each of three sizes and thinks about them in `estimator_width` channels.
+    deconvolved first. `width` channels at half of a scale's size, doubled at each halving; `encoder_blocks` and
+    `decoder_blocks` number the blocks of each level, outermost first in the encoder, innermost first in the decoder.
+    The estimator measures `bands` bands of frequencies at each of three sizes and thinks about them in
+    `estimator_width` channels.
+
+    `finest_width`, where it is not 0, makes a quicker network: the finest of several scales then has a small refining
+    part of its own, `finest_blocks` blocks of so many channels at a quarter of the size. A large picture is to be
+    restored in tiles of at most `tile_px`: in small ones the estimate is that of the place, large ones are quicker.
     """
 
     def __init__(
         self,
         scales: int,
         deconvolved_scales: int,
-        unshuffle: int,
         width: int,
         encoder_blocks: Sequence[int],
         middle_blocks: int,
         decoder_blocks: Sequence[int],
+        finest_width: int,
+        finest_blocks: int,
         bands: int,
         estimator_width: int,
+        tile_px: int,
     ) -> None:
         super().__init__()
         if not 1 <= scales <= len(REDUCED) + 1:
             raise ValueError(f"scales is 1 to {len(REDUCED) + 1}, not {scales}")
         if deconvolved_scales < 1:
             raise ValueError(f"at least 1 scale is deconvolved, not {deconvolved_scales}")
+        if finest_width and scales == 1:
+            raise ValueError("with one scale there is no finest one; finest_width is 0 then")
         self.scales = scales
         self.deconvolved_scales = deconvolved_scales
+        self.tile_px = tile_px
         kernels = listed_kernels()
         self.estimator = BlurEstimator(len(kernels), bands, estimator_width)
         self.wiener = RandomBlurWiener(kernels)
-        self.refiner = Refiner(unshuffle, width, encoder_blocks, middle_blocks, decoder_blocks)
+        self.refiner = Refiner(2, width, encoder_blocks, middle_blocks, decoder_blocks)
+        self.finest = Refiner(4, finest_width, [], finest_blocks, []) if finest_width else None
         self.size_multiple = max(CELL_PX, self.refiner.size_multiple) << (scales - 1)
 
     def forward(self, blurred: Tensor) -> Tensor:
@@ -83,8 +93,8 @@ class WienerNAFNet(nn.Module):
         return self.training_outputs(blurred)["restored"]
 
     def training_outputs(self, blurred: Tensor) -> dict[str, Tensor]:
-        """Return what Wiener's filter makes of the largest scale that it works on, what the network makes of the smaller
-        scales, and the result, (B, 3, H, W).
+        """Return what Wiener's filter makes of the largest scale that it works on, what the network makes of the
+        smaller scales, and the result, (B, 3, H, W).
 
         "quarter" and "half" belong to the means of squares of pixels; sizes that do not divide are rounded up.
         """
@@ -98,11 +108,12 @@ class WienerNAFNet(nn.Module):
         for scale in reversed(range(self.scales)):
             picture = pictures[scale]  # (B, 3, H/s, W/s)
             part = slice(-(-height >> scale)), slice(-(-width >> scale))  # without the padding
-            deconvolved = sharper = picture
+            deconvolved = None
             if scale >= self.scales - self.deconvolved_scales:
-                deconvolved, sharper = self.wiener(picture, *self.estimator(picture))
-                outputs["deconvolved"] = deconvolved[:, :, *part]
-            restored = self.refiner(picture, deconvolved, sharper, change)
+                deconvolved = self.wiener(picture, *self.estimator(picture))
+                outputs["deconvolved"] = deconvolved[0][:, :, *part]
+            refiner = self.refiner if scale or self.finest is None else self.finest
+            restored = refiner(picture, change, deconvolved)
             outputs["restored" if scale == 0 else REDUCED[scale - 1]] = restored[:, :, *part]
             if scale:
                 change = F.interpolate(restored - picture, scale_factor=2.0, mode="bilinear", align_corners=False)
@@ -247,14 +258,19 @@ class Refiner(nn.Module):
         for parameter in self.ending.parameters():  # a fresh one goes halfway to the deconvolved picture
             nn.init.zeros_(parameter)
 
-    def forward(self, blurred: Tensor, deconvolved: Tensor, sharper: Tensor, change: Tensor) -> Tensor:
+    def forward(self, blurred: Tensor, change: Tensor, deconvolved: tuple[Tensor, Tensor] | None) -> Tensor:
         """Return the restored pictures from pictures of the same shape, (B, 3, H, W), multiples of `size_multiple`.
 
-        `change` is what a coarser scale would add to the blurred ones.
+        `change` is what a coarser scale would add to the blurred ones, `deconvolved` what Wiener's filter makes of
+        them, where it does.
         """
-        added = deconvolved - blurred
-        seen = torch.cat([blurred, added, sharper - blurred, change], dim=1)  # differences: bf16 has but eight bits
-        x = self.intro(F.pixel_unshuffle(seen, self.unshuffle))  # (B, C, H/u, W/u)
+        # Differences are seen: bf16 has but eight bits. What is not there is like a difference of nothing.
+        added = [] if deconvolved is None else [picture - blurred for picture in deconvolved]
+        weight = self.intro.weight  # (C, 4 * 3u², 3, 3): blurred, both deconvolved, change
+        if not added:
+            weight = torch.cat([weight[:, : len(weight[0]) // 4], weight[:, -len(weight[0]) // 4 :]], dim=1)
+        seen = F.pixel_unshuffle(torch.cat([blurred, *added, change], dim=1), self.unshuffle)
+        x = F.conv2d(seen, weight, self.intro.bias, padding=1)  # (B, C, H/u, W/u)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x = encoder(x)
@@ -265,7 +281,8 @@ class Refiner(nn.Module):
             x = decoder(up(x) + skip)
         decided = F.pixel_shuffle(self.ending(x), self.unshuffle).float()  # (B, 5, H, W)
         trust, mended = decided[:, :2].sigmoid(), decided[:, 2:]
-        return blurred + trust[:, :1] * added + trust[:, 1:] * change + mended
+        restored = blurred + trust[:, 1:] * change + mended
+        return restored + trust[:, :1] * added[0] if added else restored
 
 
 def listed_kernels() -> Tensor:
@@ -340,13 +357,15 @@ ARCH = Arch(
     options={
         "scales": 3,
         "deconvolved_scales": 3,
-        "unshuffle": 2,
         "width": 32,
         "encoder_blocks": [1, 2, 4],
         "middle_blocks": 4,
         "decoder_blocks": [1, 1, 1],
+        "finest_width": 0,
+        "finest_blocks": 3,
         "bands": 24,
         "estimator_width": 64,
+        "tile_px": 512,
     },
     tiny={
         "width": 8,
