@@ -15,7 +15,7 @@ from unblur.engines import export_onnx
 from unblur.errors import UnknownName
 from unblur.inference import autocast, restore_image, tiles_for
 from unblur.models.arch import Arch
-from unblur.models.layers import LayerNorm2d, pad_to_multiple
+from unblur.models.layers import LayerNorm2d, channels_last, pad_to_multiple
 
 EVERY = pytest.mark.parametrize("arch", models.ARCHITECTURES.values(), ids=models.ARCHITECTURES.keys())
 OTHER_OPTIONS: dict[str, dict[str, object]] = {
@@ -274,6 +274,15 @@ def test_a_network_says_what_it_is(arch):
 
 
 @EVERY
+def test_the_weights_of_every_network_can_lie_in_channels_last_memory(arch):
+    model, before = tiny(arch.name), tiny(arch.name).state_dict()
+    assert channels_last(model) is model
+    weights = [weight for weight in model.parameters() if weight.ndim == 4]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@EVERY
 def test_weights_saved_and_loaded_restore_the_same_picture(arch, tmp_path):
     model, picture = tiny(arch.name), pictures(1, 17, 12)
     weights.save(model, tmp_path / "model.safetensors", {})
@@ -281,7 +290,7 @@ def test_weights_saved_and_loaded_restore_the_same_picture(arch, tmp_path):
     assert (loaded.arch_name, loaded.arch_options) == (model.arch_name, model.arch_options)
     assert loaded.state_dict().keys() == model.state_dict().keys()
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
-    model = model.to(memory_format=torch.channels_last)  # as loaded ones are; sums have another order otherwise
+    channels_last(model)  # as loaded ones are; sums have another order otherwise
     with torch.no_grad():
         assert torch.equal(model(picture), loaded(picture))
 

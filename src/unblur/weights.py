@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from unblur import models, published
 from unblur.errors import OutputError, UnknownName, WeightsError
 from unblur.files import written_whole
+from unblur.models.layers import channels_last
 from unblur.settings import Settings, read_yaml, validated
 
 LIST = Path(__file__).with_name("weights.yaml")
@@ -163,8 +164,7 @@ def open_weights(name_or_file: str | Path) -> tuple[nn.Module, Checkpoint]:
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise WeightsError(f"{checkpoint.path} does not fit {checkpoint.architecture}: {reason[:300]}") from None
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own stub lacks it
-    return model.eval().requires_grad_(False), checkpoint
+    return channels_last(model).eval().requires_grad_(False), checkpoint
 
 
 def describe(name_or_file: str | Path) -> Checkpoint:

@@ -27,6 +27,17 @@ class LayerNorm2d(nn.Module):
         return F.layer_norm(pixels, self.weight.shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
 
 
+def channels_last(network: nn.Module) -> nn.Module:
+    """Return the network itself, the weights of its convolutions now in channels-last memory: the fastest on a CPU.
+
+    `nn.Module.to` would do it, but for networks with weights of five dimensions.
+    """
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Return a context in which everything is computed in the precision that it comes in."""
     if device.type == "meta":  # shapes without numbers; torch knows no autocast for them

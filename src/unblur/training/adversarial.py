@@ -30,6 +30,7 @@ from unblur.experiment import Critic, Experiment, Optimizer, Schedule, WarmUp
 from unblur.losses.adversarial import ADVERSARIAL, Scores, gradient_penalty
 from unblur.losses.pixel import l1, psnr
 from unblur.models import critics
+from unblur.models.layers import channels_last
 from unblur.training.batches import Batch
 from unblur.training.networks import (
     Outputs,
@@ -264,7 +265,7 @@ class _Side:
         total_steps: int,
         fabric: Fabric,
     ) -> None:
-        self.networks = networks.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.networks = channels_last(networks.to(fabric.device))
         self.optimizer, self.schedule, self.total_steps = optimizer, schedule, total_steps
         self.run = fabric.setup_module(networks)
         self.mover = Mover(networks, self.run, optimizer, experiment, fabric)

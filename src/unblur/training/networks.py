@@ -11,6 +11,7 @@ from unblur import models, weights
 from unblur.errors import TrainingError
 from unblur.experiment import Experiment
 from unblur.inference import Precision, autocast
+from unblur.models.layers import channels_last
 
 Outputs = Tensor | dict[str, Tensor]
 """Restored pictures (B, 3, H, W), or a network's `training_outputs`."""
@@ -32,7 +33,7 @@ def new_network(experiment: Experiment) -> nn.Module:
                 f"{experiment.start_from} is another network than the experiment's: {models.identity(start)}"
             )
         network.load_state_dict(network.state_dict() | start.state_dict())
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own stub lacks it
+    return channels_last(network)
 
 
 def moving_average(network: nn.Module, decay: float | None) -> AveragedModel | None:
