@@ -214,32 +214,17 @@ def test_one_scale_is_the_finest_alone_and_more_than_three_are_refused():
             models.create("wiener_nafnet", **{**options, "scales": scales})
 
 
-def test_the_finest_scale_may_go_without_deconvolution(photograph):
-    torch.manual_seed(1)
-    options = {**models.find("wiener_nafnet").tiny, "deconvolved_scales": 2}
-    model = models.create("wiener_nafnet", **options)
-    picture = photograph[None, :, :50, :39]
-    sizes = []
-    model.wiener.register_forward_hook(lambda _, inputs, __: sizes.append(inputs[0].shape[-1]))
-    with torch.no_grad():
-        outputs = model.training_outputs(picture)
-    assert sizes == [16, 32]  # of 64, to which it is padded
-    assert outputs["deconvolved"].shape == outputs["half"].shape == (1, 3, 25, 20)
-    assert outputs["restored"].shape == picture.shape
-    with pytest.raises(ValueError, match="at least 1 scale is deconvolved, not 0"):
-        models.create("wiener_nafnet", **{**options, "deconvolved_scales": 0})
-
-
-def test_the_finest_scale_may_have_a_small_refining_part_of_its_own(sharp):
+def test_the_finest_scale_may_have_a_small_refining_part_of_its_own_without_deconvolution(photograph):
     torch.manual_seed(1)
     options = {**models.find("wiener_nafnet").tiny, "finest_width": 12, "finest_blocks": 2}
-    model = models.create("wiener_nafnet", **options)
-    coarse, fine = [], []
-    model.refiner.register_forward_hook(lambda _, inputs, __: coarse.append(inputs[0].shape[-1]))
+    model, picture = models.create("wiener_nafnet", **options), photograph[None, :, :50, :39]
+    deconvolved, fine = [], []
+    model.wiener.register_forward_hook(lambda _, inputs, __: deconvolved.append(inputs[0].shape[-1]))
     model.finest.middle.register_forward_hook(lambda _, inputs, __: fine.append(tuple(inputs[0].shape)))
     with torch.no_grad():
-        restored = model(sharp)
-    assert (coarse, fine) == ([32, 64], [(1, 12, 96 // 4, 128 // 4)])
-    assert (restored - sharp).abs().mean() < 0.02
+        outputs = model.training_outputs(picture)
+    assert (deconvolved, fine) == ([16, 32], [(1, 12, 64 // 4, 64 // 4)])  # it is padded to 64x64
+    assert outputs["deconvolved"].shape == outputs["half"].shape == (1, 3, 25, 20)
+    assert (outputs["restored"] - picture).abs().mean() < 0.02
     with pytest.raises(ValueError, match="with one scale there is no finest one"):
         models.create("wiener_nafnet", **{**options, "scales": 1})

@@ -46,21 +46,20 @@ LEAST, MOST = 1e-6, 0.1
 class WienerNAFNet(nn.Module):
     """Restores (B, 3, H, W) in [0, 1] to the same shape, any size; the output is not clamped.
 
-    `scales` of the picture are restored, each half of the next; the `deconvolved_scales` smallest of them are
-    deconvolved first. `width` channels at half of a scale's size, doubled at each halving; `encoder_blocks` and
-    `decoder_blocks` number the blocks of each level, outermost first in the encoder, innermost first in the decoder.
-    The estimator measures `bands` bands of frequencies at each of three sizes and thinks about them in
-    `estimator_width` channels.
+    `scales` of the picture are restored, each half of the next. `width` channels at half of a scale's size, doubled at
+    each halving; `encoder_blocks` and `decoder_blocks` number the blocks of each level, outermost first in the encoder,
+    innermost first in the decoder. The estimator measures `bands` bands of frequencies at each of three sizes and
+    thinks about them in `estimator_width` channels.
 
-    `finest_width`, where it is not 0, makes a quicker network: the finest of several scales then has a small refining
-    part of its own, `finest_blocks` blocks of so many channels at a quarter of the size. A large picture is to be
-    restored in tiles of at most `tile_px`: in small ones the estimate is that of the place, large ones are quicker.
+    `finest_width`, where it is not 0, makes a quicker network: the finest of several scales then is not deconvolved and
+    has a small refining part of its own, `finest_blocks` blocks of so many channels at a quarter of the size. A large
+    picture is to be restored in tiles of at most `tile_px`: in small ones the estimate is that of the place, large ones
+    are quicker.
     """
 
     def __init__(
         self,
         scales: int,
-        deconvolved_scales: int,
         width: int,
         encoder_blocks: Sequence[int],
         middle_blocks: int,
@@ -74,18 +73,15 @@ class WienerNAFNet(nn.Module):
         super().__init__()
         if not 1 <= scales <= len(REDUCED) + 1:
             raise ValueError(f"scales is 1 to {len(REDUCED) + 1}, not {scales}")
-        if deconvolved_scales < 1:
-            raise ValueError(f"at least 1 scale is deconvolved, not {deconvolved_scales}")
         if finest_width and scales == 1:
             raise ValueError("with one scale there is no finest one; finest_width is 0 then")
         self.scales = scales
-        self.deconvolved_scales = deconvolved_scales
         self.tile_px = tile_px
         kernels = listed_kernels()
         self.estimator = BlurEstimator(len(kernels), bands, estimator_width)
         self.wiener = RandomBlurWiener(kernels)
         self.refiner = Refiner(2, width, encoder_blocks, middle_blocks, decoder_blocks)
-        self.finest = Refiner(4, finest_width, [], finest_blocks, []) if finest_width else None
+        self.finest = Refiner(4, finest_width, [], finest_blocks, [], deconvolves=False) if finest_width else None
         self.size_multiple = max(CELL_PX, self.refiner.size_multiple) << (scales - 1)
 
     def forward(self, blurred: Tensor) -> Tensor:
@@ -108,12 +104,12 @@ class WienerNAFNet(nn.Module):
         for scale in reversed(range(self.scales)):
             picture = pictures[scale]  # (B, 3, H/s, W/s)
             part = slice(-(-height >> scale)), slice(-(-width >> scale))  # without the padding
-            deconvolved = None
-            if scale >= self.scales - self.deconvolved_scales:
+            if scale == 0 and self.finest is not None:
+                restored = self.finest(picture, change)
+            else:
                 deconvolved = self.wiener(picture, *self.estimator(picture))
                 outputs["deconvolved"] = deconvolved[0][:, :, *part]
-            refiner = self.refiner if scale or self.finest is None else self.finest
-            restored = refiner(picture, change, deconvolved)
+                restored = self.refiner(picture, change, deconvolved)
             outputs["restored" if scale == 0 else REDUCED[scale - 1]] = restored[:, :, *part]
             if scale:
                 change = F.interpolate(restored - picture, scale_factor=2.0, mode="bilinear", align_corners=False)
@@ -226,7 +222,8 @@ class Refiner(nn.Module):
     """Decides at each pixel how far to follow the deconvolved picture and the coarser scale, and mends what is left: a
     U-Net of NAFBlocks.
 
-    It works on squares of `unshuffle` pixels folded into channels.
+    It works on squares of `unshuffle` pixels folded into channels. Without `deconvolves` there is no deconvolved
+    picture.
     """
 
     def __init__(
@@ -236,6 +233,8 @@ class Refiner(nn.Module):
         encoder_blocks: Sequence[int],
         middle_blocks: int,
         decoder_blocks: Sequence[int],
+        *,
+        deconvolves: bool = True,
     ) -> None:
         super().__init__()
         if len(encoder_blocks) != len(decoder_blocks):
@@ -244,7 +243,7 @@ class Refiner(nn.Module):
             )
         self.unshuffle = unshuffle
         self.size_multiple = unshuffle * 2 ** len(encoder_blocks)
-        self.intro = nn.Conv2d(unshuffle**2 * 12, width, 3, padding=1)
+        self.intro = nn.Conv2d(unshuffle**2 * (12 if deconvolves else 6), width, 3, padding=1)
         widths = [width << level for level in range(len(encoder_blocks) + 1)]
         self.encoders = nn.ModuleList(_blocks(w, n) for w, n in zip(widths[:-1], encoder_blocks, strict=True))
         self.downs = nn.ModuleList(nn.Conv2d(w, 2 * w, 2, stride=2) for w in widths[:-1])
@@ -254,23 +253,19 @@ class Refiner(nn.Module):
             nn.Sequential(nn.Conv2d(2 * w, 4 * w, 1, bias=False), nn.PixelShuffle(2)) for w in inwards
         )
         self.decoders = nn.ModuleList(_blocks(w, n) for w, n in zip(inwards, decoder_blocks, strict=True))
-        self.ending = nn.Conv2d(width, unshuffle**2 * 5, 3, padding=1)
-        for parameter in self.ending.parameters():  # a fresh one goes halfway to the deconvolved picture
+        self.ending = nn.Conv2d(width, unshuffle**2 * (5 if deconvolves else 4), 3, padding=1)
+        for parameter in self.ending.parameters():  # a fresh one goes halfway to what it is offered
             nn.init.zeros_(parameter)
 
-    def forward(self, blurred: Tensor, change: Tensor, deconvolved: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(self, blurred: Tensor, change: Tensor, deconvolved: Sequence[Tensor] = ()) -> Tensor:
         """Return the restored pictures from pictures of the same shape, (B, 3, H, W), multiples of `size_multiple`.
 
-        `change` is what a coarser scale would add to the blurred ones, `deconvolved` what Wiener's filter makes of
-        them, where it does.
+        `change` is what a coarser scale would add to the blurred ones, `deconvolved` the two that Wiener's filter makes
+        of them.
         """
-        # Differences are seen: bf16 has but eight bits. What is not there is like a difference of nothing.
-        added = [] if deconvolved is None else [picture - blurred for picture in deconvolved]
-        weight = self.intro.weight  # (C, 4 * 3u², 3, 3): blurred, both deconvolved, change
-        if not added:
-            weight = torch.cat([weight[:, : len(weight[0]) // 4], weight[:, -len(weight[0]) // 4 :]], dim=1)
-        seen = F.pixel_unshuffle(torch.cat([blurred, *added, change], dim=1), self.unshuffle)
-        x = F.conv2d(seen, weight, self.intro.bias, padding=1)  # (B, C, H/u, W/u)
+        added = [picture - blurred for picture in deconvolved]  # differences are seen, as bf16 has but eight bits
+        seen = torch.cat([blurred, *added, change], dim=1)
+        x = self.intro(F.pixel_unshuffle(seen, self.unshuffle))  # (B, C, H/u, W/u)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x = encoder(x)
@@ -279,9 +274,9 @@ class Refiner(nn.Module):
         x = self.middle(x)
         for up, decoder, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
             x = decoder(up(x) + skip)
-        decided = F.pixel_shuffle(self.ending(x), self.unshuffle).float()  # (B, 5, H, W)
-        trust, mended = decided[:, :2].sigmoid(), decided[:, 2:]
-        restored = blurred + trust[:, 1:] * change + mended
+        decided = F.pixel_shuffle(self.ending(x), self.unshuffle).float()  # (B, 5 or 4, H, W)
+        trust, mended = decided[:, :-3].sigmoid(), decided[:, -3:]
+        restored = blurred + trust[:, -1:] * change + mended
         return restored + trust[:, :1] * added[0] if added else restored
 
 
@@ -356,7 +351,6 @@ ARCH = Arch(
     build=WienerNAFNet,
     options={
         "scales": 3,
-        "deconvolved_scales": 3,
         "width": 32,
         "encoder_blocks": [1, 2, 4],
         "middle_blocks": 4,
