@@ -39,7 +39,7 @@ class Case:
 GOOD = (
     Case("out of focus (disc of radius 3)", "coffee", {"kinds": [{"blur": "defocus", "radius_px": 3}]}, 60, 60),
     Case("shaken (14 px)", "chelsea", {"kinds": [{"blur": "shake", "extent_px": 14}]}, 110, 70),
-    Case("moved (straight, 15 px)", "rocket", {"kinds": [{"blur": "motion", "length_px": 15}]}, 230, 180),
+    Case("soft (Gaussian, sigma 1.6)", "astronaut", {"kinds": [{"blur": "gaussian", "sigma": 1.6}]}, 130, 40),
 )
 BAD = (
     Case("shaken far (50 px)", "coffee", {"kinds": [{"blur": "shake", "extent_px": 50}]}, 60, 60),
