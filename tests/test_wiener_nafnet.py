@@ -10,7 +10,14 @@ from unblur import models
 from unblur.blur import deconvolution
 from unblur.blur.kernels import convolve, gaussian_kernel
 from unblur.models import wiener_nafnet
-from unblur.models.wiener_nafnet import KERNEL_PX, RandomBlurWiener, listed_kernels, periodic, response
+from unblur.models.wiener_nafnet import (
+    KERNEL_PX,
+    RandomBlurWiener,
+    listed_kernels,
+    periodic,
+    response,
+    without_loss_of_detail,
+)
 
 KERNELS = listed_kernels()
 SIGMA_1, SIGMA_2 = (int((KERNELS - gaussian_kernel(sigma, KERNEL_PX)).abs().sum((1, 2)).argmin()) for sigma in (1, 2))
@@ -168,12 +175,30 @@ def test_a_fresh_network_returns_nearly_its_input(sharp):
         assert (tiny()(sharp) - sharp).abs().mean() < 0.02
 
 
-def test_the_last_training_output_is_the_restored_picture(sharp):
+def test_the_last_training_output_is_the_restored_picture_before_lost_detail_is_put_back(sharp):
     model = tiny()
     with torch.no_grad():
         outputs = model.training_outputs(sharp)
         assert list(outputs) == ["deconvolved", "quarter", "half", "restored"]
-        assert torch.equal(outputs["restored"], model(sharp))
+        assert torch.equal(without_loss_of_detail(sharp, outputs["restored"]), model(sharp))
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 128), (41, 67), (1, 1)])
+def test_a_result_with_more_detail_stays_as_it_is(photograph, height, width):
+    sharper = photograph[None, :, :height, :width]
+    softer = convolve(photograph[None], KERNELS[SIGMA_1])[:, :, :height, :width]
+    torch.testing.assert_close(without_loss_of_detail(softer, sharper), sharper)
+
+
+def test_detail_that_was_smoothed_away_is_put_back_at_its_place_only(photograph):
+    blurred = photograph[None, :, :96, :128]
+    softer = blurred.clone()
+    softer[..., 64:] = convolve(blurred, KERNELS[SIGMA_2])[..., 64:]
+    kept = without_loss_of_detail(blurred, softer)
+    torch.testing.assert_close(kept, blurred, atol=0.12, rtol=0)
+    assert error(kept, blurred) < 0.1 * error(softer, blurred)
+    brighter = torch.cat([blurred[..., :64] * 1.1, softer[..., 64:]], dim=-1)
+    torch.testing.assert_close(without_loss_of_detail(blurred, brighter)[..., :40], brighter[..., :40])
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 128), (50, 39)])

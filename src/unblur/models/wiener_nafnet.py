@@ -31,13 +31,21 @@ KERNEL_PX = 27
 """Side of the square that every kernel of the list fits in."""
 
 CELL_PX = 8
-"""Side of the squares over which the estimator gathers how strong each band of frequencies is."""
+"""Side of the squares over which the estimator gathers how strong each band of frequencies is, and over which detail is
+compared.
+"""
 
 TAIL_PX = 48
 """How far a picture is continued until it begins anew, as what a Fourier transform sees goes on periodically."""
 
 REDUCED = ("half", "quarter")
 """Names of the smaller scales' restored pictures, among the network's training outputs."""
+
+GRAIN = 6e-5
+"""Energy of differences that counts as none: two of 255 grey levels."""
+
+LOST = 0.5
+"""Share of the blurred picture's detail at which, and below, nothing is restored."""
 
 LEAST, MOST = 1e-6, 0.1
 """Bounds of the noise's variance over that of the gradients. With 3e-5 as the least a training stayed there."""
@@ -85,8 +93,8 @@ class WienerNAFNet(nn.Module):
         self.size_multiple = max(CELL_PX, self.refiner.size_multiple) << (scales - 1)
 
     def forward(self, blurred: Tensor) -> Tensor:
-        """Return the restored pictures, (B, 3, H, W)."""
-        return self.training_outputs(blurred)["restored"]
+        """Return the restored pictures, (B, 3, H, W), which are the blurred ones where they have more detail."""
+        return without_loss_of_detail(blurred, self.training_outputs(blurred)["restored"])
 
     def training_outputs(self, blurred: Tensor) -> dict[str, Tensor]:
         """Return what Wiener's filter makes of the largest scale that it works on, what the network makes of the
@@ -103,7 +111,7 @@ class WienerNAFNet(nn.Module):
         change = torch.zeros_like(pictures[-1])  # of the next coarser scale, enlarged
         for scale in reversed(range(self.scales)):
             picture = pictures[scale]  # (B, 3, H/s, W/s)
-            part = slice(-(-height >> scale)), slice(-(-width >> scale))  # without the padding
+            part = slice(-(-height // 2**scale)), slice(-(-width // 2**scale))  # without the padding
             if scale == 0 and self.finest is not None:
                 restored = self.finest(picture, change)
             else:
@@ -304,6 +312,21 @@ def response(kernels: Tensor, size: tuple[int, int]) -> Tensor:
     return rows.cos() @ kernels @ columns.cos().mT - rows.sin() @ kernels @ columns.sin().mT
 
 
+def without_loss_of_detail(blurred: Tensor, restored: Tensor) -> Tensor:
+    """Return the restored pictures, (B, 3, H, W), faded into the blurred ones where these have more detail.
+
+    After a long, crooked shake single positions leave faint sharp copies, in which letters can still be read. The mean
+    of all that may have been is soft, and the least error; for somebody who looks it is a loss. So what counts is how
+    much of the energy of differences between neighbours is left in the surroundings, some 24 pixels wide.
+    """
+    height, width = blurred.shape[-2:]
+    padded = [pad_to_multiple(picture, CELL_PX, "replicate").float() for picture in (blurred, restored)]
+    before, after = (_detail(picture) for picture in padded)  # (B, 1, H/8, W/8)
+    kept = ((after + GRAIN) / (before + GRAIN) - LOST) / (1 - LOST)
+    share = F.interpolate(kept.clamp(0, 1), scale_factor=float(CELL_PX), mode="bilinear", align_corners=False)
+    return blurred + share[..., :height, :width] * (restored - blurred)
+
+
 def periodic(pictures: Tensor, dim: int) -> Tensor:
     """Return the pictures, continued at the end of `dim` by TAIL_PX that lead back to their beginning.
 
@@ -317,6 +340,15 @@ def periodic(pictures: Tensor, dim: int) -> Tensor:
     share = (1 + torch.cos(math.pi * (steps + 0.5) / TAIL_PX)) / 2  # from 1 to 0
     share = share.reshape([-1 if axis == dim else 1 for axis in (-4, -3, -2, -1)])
     return torch.cat([pictures, share * after + (1 - share) * before], dim)
+
+
+def _detail(pictures: Tensor) -> Tensor:
+    """Return the energy of differences between neighbours, (B, 1, H/8, W/8), each a mean over 3×3 cells."""
+    grey = pictures.mean(dim=1, keepdim=True)
+    across = torch.diff(grey, dim=-1, append=grey[..., -1:])
+    down = torch.diff(grey, dim=-2, append=grey[..., -1:, :])
+    cells = F.avg_pool2d(across.square() + down.square(), CELL_PX)
+    return F.avg_pool2d(cells, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def _mixed(probabilities: Tensor, kernels: Tensor) -> Tensor:
