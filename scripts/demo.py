@@ -20,7 +20,7 @@ SYNTHETIC = [
     ("astronaut", "gaussian-2.5"),
     ("coffee", "defocus-2.5"),
     ("rocket", "motion-9"),
-    ("astronaut", "everyday"),
+    ("astronaut", "handheld"),
 ]
 
 

@@ -37,7 +37,7 @@ from unblur.weights import (
 )
 
 SOURCE = Path(unblur.__file__).parent
-LIMIT = 12 * 1000**2
+LIMIT = 24 * 1000**2
 
 
 def tiny() -> nn.Module:

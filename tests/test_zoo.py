@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from unblur import models, weights, zoo
 from unblur.errors import MissingExtra, UnknownName, WeightsError
@@ -124,16 +125,15 @@ def test_multiply_accumulates_agree_with_a_count_by_hand() -> None:
     network = models.create("nafnet", **TINY, padding="zeros", unshuffle=1)
     counted = 0
 
-    def count(layer: torch.nn.Module, _: object, output: torch.Tensor) -> None:
-        nonlocal counted
-        assert isinstance(layer, torch.nn.Conv2d)
-        kernel = layer.kernel_size[0] * layer.kernel_size[1]
-        counted += output[0].numel() * kernel * layer.in_channels // layer.groups
+    class Count(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal counted
+            result = function(*args, **(kwargs or {}))
+            if function is torch.conv2d:
+                counted += result[0].numel() * args[1][0].numel()  # each value: a kernel over the planes of its group
+            return result
 
-    for layer in network.modules():
-        if isinstance(layer, torch.nn.Conv2d):
-            layer.register_forward_hook(count)
-    with torch.no_grad():
+    with torch.no_grad(), Count():
         network(torch.zeros(1, 3, zoo.MACS_SIZE_PX, zoo.MACS_SIZE_PX))
     assert zoo.count("nafnet", network.arch_options).macs_256 == counted
 
