@@ -48,8 +48,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 where a table is stale")
     check = parser.parse_args().check
     written = {zoo.COSTS: zoo.costs_as_json(recount=not check)}
-    written[WEIGHTS] = with_scores(WEIGHTS.read_text(encoding="utf-8"))
     results = {name: read_result(RESULTS / f"{name}.json") for name in OVERVIEW}
+    written[WEIGHTS] = with_scores(WEIGHTS.read_text(encoding="utf-8"), results)
     others = {
         "overview": overview_table(results, COLUMNS, "default"),
         **{f"card-{name}": card_table(results, name) for name in FOR_PHOTOGRAPHS},
@@ -73,9 +73,8 @@ def main() -> None:
         sys.exit(1)
 
 
-def with_scores(text: str) -> str:
+def with_scores(text: str, results: Mapping[str, Summary]) -> str:
     """Return the text of `weights.yaml` with `measured` of shipped weights as the results have it."""
-    results = {name: read_result(RESULTS / f"{name}.json") for name in OVERVIEW}
     for name in weights.shipped():
         lines = "".join(f'      {result}: "{scores}"\n' for result, scores in scores_of(name, results))
         place = re.compile(rf"^(  {re.escape(name)}:\n(?:    .*\n)*?    measured:\n)(?:      .*\n)*", re.MULTILINE)

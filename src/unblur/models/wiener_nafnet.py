@@ -178,9 +178,7 @@ class BlurEstimator(nn.Module):
         energies = []
         for scale, filters in enumerate(self.filters):
             # Differences are taken in float32: in bf16 a picture has no more than eight bits, and detail drowns.
-            across = torch.diff(grey, dim=-1, append=grey[..., -1:])
-            down = torch.diff(grey, dim=-2, append=grey[..., -1:, :])
-            band = filters(torch.cat([across, down], dim=1)).float()  # (B, bands, H/s, W/s)
+            band = filters(_differences(grey)).float()  # (B, bands, H/s, W/s)
             energies.append(F.avg_pool2d(band.square(), CELL_PX >> scale))
             grey = F.avg_pool2d(grey, 2)
         energy = torch.cat(energies, dim=1)
@@ -344,11 +342,16 @@ def periodic(pictures: Tensor, dim: int) -> Tensor:
 
 def _detail(pictures: Tensor) -> Tensor:
     """Return the energy of differences between neighbours, (B, 1, H/8, W/8), each a mean over 3×3 cells."""
-    grey = pictures.mean(dim=1, keepdim=True)
+    differences = _differences(pictures.mean(dim=1, keepdim=True))
+    cells = F.avg_pool2d(differences.square().sum(dim=1, keepdim=True), CELL_PX)
+    return F.avg_pool2d(cells, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def _differences(grey: Tensor) -> Tensor:
+    """Return the differences of neighbours across and down, (B, 2, H, W), of pictures (B, 1, H, W)."""
     across = torch.diff(grey, dim=-1, append=grey[..., -1:])
     down = torch.diff(grey, dim=-2, append=grey[..., -1:, :])
-    cells = F.avg_pool2d(across.square() + down.square(), CELL_PX)
-    return F.avg_pool2d(cells, 3, stride=1, padding=1, count_include_pad=False)
+    return torch.cat([across, down], dim=1)
 
 
 def _mixed(probabilities: Tensor, kernels: Tensor) -> Tensor:
