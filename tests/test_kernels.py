@@ -301,6 +301,17 @@ def test_convolving_equals_scipy_with_mirrored_borders(height, width, kernel_siz
     np.testing.assert_allclose(single / sums, expected / sums, atol=1e-5)
 
 
+@pytest.mark.parametrize("margin", [1, 4, 5, 6, 11])
+@pytest.mark.parametrize("kind", ["gaussian", "motion"])
+def test_a_margin_gives_its_light_and_is_cut_off(kind, margin):
+    images = torch.rand(2, 3, 23, 32, generator=torch.Generator().manual_seed(1))
+    sizes = torch.tensor([1.0, 2.0])
+    kernels = gaussian_kernel(sizes, 11) if kind == "gaussian" else motion_kernel(5 * sizes, torch.tensor(30.0), 11)
+    expected = convolve(images.double(), kernels.double())[..., margin:-margin, margin:-margin]
+    torch.testing.assert_close(convolve(images.double(), kernels.double(), margin), expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(convolve(images, kernels, margin).double(), expected, atol=1e-6, rtol=0)
+
+
 def test_a_point_of_light_becomes_the_kernel_itself_and_not_its_mirror_image():
     kernel = torch.rand(5, 5, generator=torch.Generator().manual_seed(1))
     point = torch.zeros(1, 3, 11, 11)

@@ -371,9 +371,9 @@ def test_a_batch_of_sharp_pictures_is_blurred_with_its_surroundings_and_cut(shar
     batch = complete_batch(default_collate(together), recipe, margin)
     assert batch["blurred"].shape == batch["sharp"].shape == (2, 3, 16, 16)
     larger = torch.stack([sample["sharp"] for sample in together]).float() / 255
-    inside = (..., slice(margin, -margin), slice(margin, -margin))
-    assert torch.equal(batch["sharp"], larger[inside])
-    assert torch.equal(batch["blurred"], blur_batch(larger, recipe, [sample["seed"] for sample in together])[inside])
+    assert torch.equal(batch["sharp"], larger[..., margin:-margin, margin:-margin])
+    seeds = [sample["seed"] for sample in together]
+    assert torch.equal(batch["blurred"], blur_batch(larger, recipe, seeds, margin_px=margin))
 
 
 def test_whole_pictures_are_blurred_without_a_margin(sharp):

@@ -133,10 +133,18 @@ def test_a_crop_with_the_margin_is_blurred_like_the_whole_picture(recipe, photog
         whole = blur_batch(photograph[None], recipe, [7], kind=kind)[0]
         top, left = 20 + margin, 30 + margin
         cut = photograph[:, top - margin : top + side + margin, left - margin : left + side + margin]
-        crop = blur_batch(cut[None], recipe, [7], kind=kind)[0]
-        assert_same_to_8_bit(
-            crop[:, margin : margin + side, margin : margin + side], whole[:, top : top + side, left : left + side]
-        )
+        crop = blur_batch(cut[None], recipe, [7], kind=kind, margin_px=margin)[0]
+        assert_same_to_8_bit(crop, whole[:, top : top + side, left : left + side])
+
+
+@EVERY
+@pytest.mark.parametrize("margin", [1, 9, 40])
+def test_a_margin_is_blurred_with_the_rest_and_cut_off(recipe, margin, photograph):
+    pure = recipe.model_copy(update={"noise": None, "jpeg": None})
+    for kind in range(len(pure.kinds)):
+        whole = blur_batch(photograph[None], pure, [7], kind=kind)[0]
+        inner = blur_batch(photograph[None], pure, [7], kind=kind, margin_px=margin)[0]
+        assert_same_to_8_bit(inner, whole[:, margin:-margin, margin:-margin])
 
 
 @EVERY
@@ -481,8 +489,8 @@ def test_light_is_blurred_on_the_device_of_the_pictures(name):
         drawn = kind.draw(torch.Generator().manual_seed(1))
         numbers = torch.tensor([drawn, drawn]).to("meta")
         if isinstance(kind, Varying):
-            light = kind.blurred(sharp, numbers)
-            assert light.shape == sharp.shape
+            light = kind.blurred(sharp, numbers, margin_px=8)
+            assert light.shape == (2, 3, 24, 20)
             assert light.device.type == "meta"
             continue
         made = kind.kernels(numbers, canvas)

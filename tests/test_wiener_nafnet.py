@@ -67,8 +67,8 @@ def test_only_the_first_listed_kernel_does_not_blur_and_no_two_are_alike():
     assert (distances + torch.eye(len(KERNELS))).min() > 1e-3
 
 
-def test_the_response_is_the_transform_of_the_centred_kernel():
-    size = (40, 54)
+@pytest.mark.parametrize("size", [(40, 54), (41, 53)])
+def test_the_response_is_the_transform_of_the_centred_kernel(size):
     centred = F.pad(KERNELS, (0, size[1] - KERNEL_PX, 0, size[0] - KERNEL_PX)).roll((-(KERNEL_PX // 2),) * 2, (1, 2))
     torch.testing.assert_close(response(KERNELS, size), torch.fft.fft2(centred).real, atol=1e-5, rtol=0)
 

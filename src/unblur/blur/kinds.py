@@ -2,9 +2,9 @@
 
 Most kinds are *uniform*: the whole picture has one kernel. `draw` returns the random numbers of one picture (`count` of
 them), and `kernels` makes of many pictures' numbers (B, count) their kernels (B, canvas, canvas), on the numbers'
-device. The others differ from place to place: their `blurred` takes the light (B, 3, H, W) and the numbers. `canvas` is
-the side of the square within which a point's light stays, `label` what tables call the kind. Adding one:
-docs/recipes.md.
+device. The others differ from place to place: their `blurred` takes the light (B, 3, H, W), the numbers, and how many
+pixels on each side it leaves out. `canvas` is the side of the square within which a point's light stays, `label` what
+tables call the kind. Adding one: docs/recipes.md.
 """
 
 import math
@@ -239,7 +239,7 @@ class Rotation(Settings):
         draws = torch.randn(3 * 2 * kernels.SHAKE_FREQUENCIES, generator=generator)
         return [*numbers, 2 * math.pi * direction, *draws.tolist()]
 
-    def blurred(self, light: Tensor, numbers: Tensor) -> Tensor:
+    def blurred(self, light: Tensor, numbers: Tensor, margin_px: int) -> Tensor:
         extent, smoothness, roll, pivot, direction = numbers[:, :5].unbind(1)
         draws = numbers[:, 5:].reshape(-1, 3, 2, kernels.SHAKE_FREQUENCIES)
         steps = max(8, math.ceil(self._reach_px))  # one moment for each pixel of the way
@@ -249,7 +249,7 @@ class Rotation(Settings):
         from_pivot = torch.stack([direction.cos(), direction.sin()], dim=1) * pivot[:, None]
         shift = shift + roll_path * from_pivot[:, None]
         half_diagonal = math.hypot(*light.shape[-2:]) / 2
-        return scene.turned(light, torch.cat([shift, roll_path / half_diagonal], dim=-1))
+        return scene.turned(light, torch.cat([shift, roll_path / half_diagonal], dim=-1), margin_px)
 
     @property
     def _reach_px(self) -> float:
@@ -287,14 +287,14 @@ class Depth(Settings):
         masks = [at(self.cover, places[0]), at(self.softness_px, places[1]), *outlines]
         return [at(self.far, far), *masks, *self.of.draw(generator)]
 
-    def blurred(self, light: Tensor, numbers: Tensor) -> Tensor:
+    def blurred(self, light: Tensor, numbers: Tensor, margin_px: int) -> Tensor:
         far, outlines, own = torch.split(numbers, [1, _OUTLINES, self.of.count], dim=1)
         size, rest = own[:, :1], own[:, 1:]
         stack = []
         for nearness in torch.linspace(0, 1, self.layers).tolist():
             scale = far * (1 - nearness) + nearness
             stack.append(self.of.kernels(torch.cat([size * scale, rest], dim=1), self.canvas))
-        return scene.composited(light, _masks(outlines, self.layers - 1, light), torch.stack(stack, dim=1))
+        return scene.composited(light, _masks(outlines, self.layers - 1, light), torch.stack(stack, dim=1), margin_px)
 
 
 class Layers(Settings):
@@ -326,10 +326,10 @@ class Layers(Settings):
         far, near = self.far.draw(generator), self.near.draw(generator)
         return [at(self.cover, cover), at(self.softness_px, softness), *outlines, *far, *near]
 
-    def blurred(self, light: Tensor, numbers: Tensor) -> Tensor:
+    def blurred(self, light: Tensor, numbers: Tensor, margin_px: int) -> Tensor:
         outlines, far, near = torch.split(numbers, [_OUTLINES, self.far.count, self.near.count], dim=1)
         stack = [kind.kernels(own, self.canvas) for kind, own in ((self.far, far), (self.near, near))]
-        return scene.composited(light, _masks(outlines, 1, light), torch.stack(stack, dim=1))
+        return scene.composited(light, _masks(outlines, 1, light), torch.stack(stack, dim=1), margin_px)
 
 
 Varying = Rotation | Depth | Layers

@@ -151,17 +151,20 @@ def sample_seed(seed: int, index: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=7).digest(), "big")
 
 
-def blur_batch(sharp: Tensor, recipe: Recipe, seeds: Sequence[int], *, kind: int | None = None) -> Tensor:
+def blur_batch(
+    sharp: Tensor, recipe: Recipe, seeds: Sequence[int], *, kind: int | None = None, margin_px: int = 0
+) -> Tensor:
     """Return the batch blurred by the recipe, clamped to [0, 1] and rounded to 8 bit.
 
     `sharp` (B, 3, H, W), RGB in [0, 1], on any device, any size from 1×1; one seed a picture. `kind` takes that entry
-    of `recipe.kinds` for every picture instead of drawing one. Same recipe, seed and picture: same result on the same
-    kind of device (noise is drawn on the device, so a GPU's noise differs from a CPU's).
+    of `recipe.kinds` for every picture instead of drawing one. `margin_px` pixels on each side only give their light:
+    the result is without them, (B, 3, H - 2 margin_px, W - 2 margin_px). Same recipe, seed, margin and picture: same
+    result on the same kind of device (noise is drawn on the device, so a GPU's noise differs from a CPU's).
     """
     if len(seeds) != len(sharp):
         raise ValueError(f"{len(sharp)} pictures need as many seeds, not {len(seeds)}")
     with torch.no_grad(), torch.autocast(sharp.device.type, enabled=False):  # light is not counted in bf16
-        return _blurred(sharp, recipe, seeds, [_plan(recipe, seed, kind) for seed in seeds])
+        return _blurred(sharp, recipe, seeds, [_plan(recipe, seed, kind) for seed in seeds], margin_px)
 
 
 def kernel_of(recipe: Recipe, seed: int, kind: int | None = None) -> Tensor:
@@ -203,7 +206,9 @@ def blur_windows(frames: Tensor, recipe: Recipe, seeds: Sequence[int]) -> tuple[
         return _developed(torch.stack(averages), recipe, seeds, plans), frames[:, middle]
 
 
-def _blurred(sharp: Tensor, recipe: Recipe, seeds: Sequence[int], plans: list[dict[str, Any]]) -> Tensor:
+def _blurred(
+    sharp: Tensor, recipe: Recipe, seeds: Sequence[int], plans: list[dict[str, Any]], margin_px: int
+) -> Tensor:
     linear = [i for i, plan in enumerate(plans) if plan["linear"]]
     light = sharp
     if linear:
@@ -211,7 +216,7 @@ def _blurred(sharp: Tensor, recipe: Recipe, seeds: Sequence[int], plans: list[di
         light[linear] = camera.to_linear_light(sharp[linear])
     if recipe.saturation:
         light = camera.beyond_white(light, sharp, sharp.new_tensor([plan["gain"] for plan in plans]))
-    blurred = _spread(light, recipe, plans)
+    blurred = _spread(light, recipe, plans, margin_px)
     if recipe.linear_light or recipe.saturation:
         blurred = blurred.clamp(0, 1)
     if linear:
@@ -257,20 +262,20 @@ def _plan(recipe: Recipe, seed: int, kind: int | None) -> dict[str, Any]:
     return plan
 
 
-def _spread(light: Tensor, recipe: Recipe, plans: list[dict[str, Any]]) -> Tensor:
+def _spread(light: Tensor, recipe: Recipe, plans: list[dict[str, Any]], margin_px: int) -> Tensor:
     """Return the light spread by each picture's blur, made on the device, together for all of one kind."""
     uniform = {index: kind for index, kind in enumerate(recipe.kinds) if not isinstance(kind, Varying)}
     if len(uniform) == len(recipe.kinds):
-        return kernels.convolve(light, _kernels(uniform, plans, light.device))
-    spread = light.clone()
+        return kernels.convolve(light, _kernels(uniform, plans, light.device), margin_px)
+    spread = kernels.inside(light, margin_px).clone()
     for index, kind in enumerate(recipe.kinds):
         rows = _rows(plans, index)
         if rows and isinstance(kind, Varying):
-            spread[rows] = kind.blurred(light[rows], _numbers(plans, rows, light.device))
+            spread[rows] = kind.blurred(light[rows], _numbers(plans, rows, light.device), margin_px)
     moved = [i for index, kind in uniform.items() if not isinstance(kind, Unblurred) for i in _rows(plans, index)]
     if moved:
         some = _kernels(uniform, [plans[i] for i in moved], light.device)
-        spread[moved] = kernels.convolve(light[moved], some)
+        spread[moved] = kernels.convolve(light[moved], some, margin_px)
     return spread
 
 

@@ -11,25 +11,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unblur.blur.kernels import convolve
+from unblur.blur.kernels import convolve, inside
 
 OUTLINE_WAVES = 6
 """Number of waves that shape the outlines of layers."""
 
 
-def turned(light: Tensor, path: Tensor) -> Tensor:
+def turned(light: Tensor, path: Tensor, margin_px: int = 0) -> Tensor:
     """Return the mean of what a camera sees that moves and turns during the exposure.
 
     `path` (B, T, 3) holds for each moment how far the scene has moved (x to the right, y down, in pixels) and how far
     it has turned about the picture's middle (radians, clockwise as seen); each moment gets an even share of the light.
-    Between pixels the light is interpolated bilinearly; borders are reflected without repeating the edge.
+    Between pixels the light is interpolated bilinearly; borders are reflected without repeating the edge. The result is
+    without `margin_px` pixels on each side.
     """
     height, width = light.shape[-2:]
-    x = torch.arange(width, device=light.device, dtype=light.dtype) - (width - 1) / 2
-    y = torch.arange(height, device=light.device, dtype=light.dtype)[:, None] - (height - 1) / 2
+    x = torch.arange(margin_px, width - margin_px, device=light.device, dtype=light.dtype) - (width - 1) / 2
+    y = torch.arange(margin_px, height - margin_px, device=light.device, dtype=light.dtype)[:, None] - (height - 1) / 2
     half = light.new_tensor([max(width - 1, 1) / 2, max(height - 1, 1) / 2])  # the span of grid_sample's -1 to 1
-    grid = light.new_empty(len(light), height, width, 2)
-    seen = torch.zeros_like(light)
+    grid = light.new_empty(len(light), len(y), len(x), 2)
+    seen = torch.zeros_like(inside(light, margin_px))
     for right, down, angle in path.to(light.dtype).permute(1, 2, 0)[..., None, None]:  # each (B, 1, 1)
         cos, sin = angle.cos(), angle.sin()
         torch.add(
@@ -70,18 +71,19 @@ def layer_masks(draws: Tensor, levels: Tensor, softness_px: Tensor, height: int,
     return (ramp + 0.5).clamp(0, 1)
 
 
-def composited(light: Tensor, masks: Tensor, kernels: Tensor) -> Tensor:
+def composited(light: Tensor, masks: Tensor, kernels: Tensor, margin_px: int = 0) -> Tensor:
     """Return the picture of a scene in layers, of which each is blurred by its own kernel.
 
     `masks` (B, L, H, W) as from `layer_masks`; `kernels` (B, 1 + L, k, k), that of the farthest layer first. A layer is
     opaque: where its blurred mask is m, the light from behind counts 1 - m. What lies hidden behind a nearer layer and
-    shows as this moves is guessed: the mean of the visible light around.
+    shows as this moves is guessed: the mean of the visible light around. The result is without `margin_px` pixels on
+    each side.
     """
     contents = [*(_continued(light, mask) for mask in masks.unbind(1)), light]
-    seen = convolve(contents[0], kernels[:, 0])
+    seen = convolve(contents[0], kernels[:, 0], margin_px)
     for content, mask, kernel in zip(contents[1:], masks.unbind(1), kernels[:, 1:].unbind(1), strict=True):
         layer = torch.cat([content * mask[:, None], mask[:, None]], dim=1)  # (B, 4, H, W)
-        blurred = convolve(layer, kernel)
+        blurred = convolve(layer, kernel, margin_px)
         seen = seen * (1 - blurred[:, 3:]) + blurred[:, :3]
     return seen
 

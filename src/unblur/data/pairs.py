@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
 
+from unblur.blur.kernels import inside
 from unblur.blur.recipes import Recipe, blur_batch, blur_windows, sample_seed
 from unblur.data.patches import chosen_place
 from unblur.data.sources import Pair, Picture, Pixels, Window, as_picture, first_ten, place_of
@@ -323,9 +324,8 @@ def complete_batch(
     sharp = samples["sharp"].float().div_(255)
     if recipe is None:
         return {"blurred": samples["blurred"].float().div_(255), "sharp": sharp, "name": samples["name"]}
-    blurred = blur_batch(sharp, recipe, samples["seed"].tolist())
-    inside = (..., slice(margin_px, -margin_px or None), slice(margin_px, -margin_px or None))
-    return {"blurred": blurred[inside], "sharp": sharp[inside], "name": samples["name"]}
+    blurred = blur_batch(sharp, recipe, samples["seed"].tolist(), margin_px=margin_px)
+    return {"blurred": blurred, "sharp": inside(sharp, margin_px), "name": samples["name"]}
 
 
 def _as_pair(blurred: Path | Picture | None, sharp: Path | Picture) -> Pair:

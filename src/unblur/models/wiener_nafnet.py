@@ -215,7 +215,8 @@ class RandomBlurWiener(nn.Module):
             square = response(_mixed(probabilities, self.correlations), size)
             floor = noise[:, :, None, None] * _slopes(size, blurred.device)  # (B, 2, rows, columns)
             filters = mean[:, None] / (square[:, None] + floor)  # (B, 2, rows, columns)
-            # Both results are real, so that one transform carries both, as its real and its imaginary part.
+            # Both results are real, so that one transform carries both, as its real and its imaginary part. (Transforms
+            # of real pictures have half as many frequencies, but ONNX Runtime fails at their inverse.)
             both = torch.fft.ifft2(torch.fft.fft2(wide) * torch.complex(filters[:, :1], filters[:, 1:]))
             return both.real[..., :height, :width], both.imag[..., :height, :width]
 
@@ -270,7 +271,7 @@ class Refiner(nn.Module):
         of them.
         """
         added = [picture - blurred for picture in deconvolved]  # differences are seen, as bf16 has but eight bits
-        seen = torch.cat([blurred, *added, change], dim=1)
+        seen = _as_computed(torch.cat([blurred, *added, change], dim=1))
         x = self.intro(F.pixel_unshuffle(seen, self.unshuffle))  # (B, C, H/u, W/u)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
@@ -338,6 +339,16 @@ def periodic(pictures: Tensor, dim: int) -> Tensor:
     share = (1 + torch.cos(math.pi * (steps + 0.5) / TAIL_PX)) / 2  # from 1 to 0
     share = share.reshape([-1 if axis == dim else 1 for axis in (-4, -3, -2, -1)])
     return torch.cat([pictures, share * after + (1 - share) * before], dim)
+
+
+def _as_computed(pictures: Tensor) -> Tensor:
+    """Return pictures in autocast's precision, where it is on, and laid out channels-last: folding them then costs
+    half.
+    """
+    kind = pictures.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return pictures
+    return pictures.to(torch.get_autocast_dtype(kind), memory_format=torch.channels_last)
 
 
 def _detail(pictures: Tensor) -> Tensor:
