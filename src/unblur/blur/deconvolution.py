@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unblur.blur.kernels import convolve, gaussian_kernel
+from unblur.blur.kernels import convolve, gaussian_kernel, inside, reflected
 from unblur.errors import MissingExtra
 
 GRADIENT_WEIGHT = 2e-4
@@ -42,7 +42,7 @@ def wiener(blurred: Tensor, kernels: Tensor, *, gradient_weight: float = GRADIEN
     kernels = kernels.to(blurred.device).double()
     mirrored = torch.allclose(kernels, kernels.flip(-1)) and torch.allclose(kernels, kernels.flip(-2))
     margin = 0 if mirrored else 2 * kernels.shape[-1]
-    wide = _mirrored(blurred.double()) if mirrored else _padded(blurred.double(), margin)  # (B, 3, rows, columns)
+    wide = _mirrored(blurred.double()) if mirrored else reflected(blurred.double(), margin)  # (B, 3, rows, columns)
     size = (wide.shape[-2], wide.shape[-1])
     response = _response(kernels, len(blurred), size)  # (B, 1, frequencies)
     slopes = gradient_weight * _slopes(size, blurred.device)
@@ -72,12 +72,11 @@ def richardson_lucy(blurred: Tensor, kernels: Tensor, *, iterations: int = 30) -
     """
     skimage = _skimage_restoration("Richardson-Lucy deconvolution")
     margin = 4 * kernels.shape[-1]  # beyond its array scikit-image sees black, which creeps inwards
-    continued = _padded(blurred.double(), margin)
+    continued = reflected(blurred.double(), margin)
     restored = _plane_by_plane(
         continued, kernels, lambda plane, kernel: skimage.richardson_lucy(plane, kernel, iterations)
     )
-    inside = restored[..., margin : margin + blurred.shape[-2], margin : margin + blurred.shape[-1]]
-    return inside.clamp(0, 1).to(blurred)
+    return inside(restored, margin).clamp(0, 1).to(blurred)
 
 
 def unsupervised_wiener(blurred: Tensor, kernels: Tensor, *, seed: int = 0) -> Tensor:
@@ -109,15 +108,6 @@ def _mirrored(pictures: Tensor) -> Tensor:
     for dim in (-2, -1):
         inner = pictures.narrow(dim, 1, max(pictures.shape[dim] - 2, 0)) if pictures.shape[dim] > 1 else None
         pictures = pictures if inner is None else torch.cat([pictures, inner.flip(dim)], dim)
-    return pictures
-
-
-def _padded(pictures: Tensor, margin: int) -> Tensor:
-    """Return (B, C, H, W) continued by reflection, as far as needed over and over, on all sides."""
-    for dim in (-2, -1):
-        length = pictures.shape[dim]
-        places = torch.arange(-margin, length + margin, device=pictures.device) % max(2 * length - 2, 1)
-        pictures = pictures.index_select(dim, torch.where(places < length, places, 2 * length - 2 - places))
     return pictures
 
 

@@ -163,7 +163,7 @@ def convolve(images: Tensor, kernels: Tensor, margin_px: int = 0) -> Tensor:
     """
     kernels = kernels.expand(images.shape[0], *kernels.shape[-2:])
     if images.device.type != "cpu" or images.dtype != torch.float32:
-        return _by_fourier(images, kernels, margin_px)
+        return _by_fourier(images, kernels, margin_px).contiguous()
     blurred = torch.empty_like(inside(images, margin_px), memory_format=torch.channels_last)
     for index, kernel in enumerate(kernels):
         image, into, kernel = images[index, None], blurred[index, None], _without_zeros(kernel)
@@ -182,16 +182,24 @@ def inside(images: Tensor, margin_px: int) -> Tensor:
     return images[..., margin_px : height - margin_px, margin_px : width - margin_px]
 
 
+def reflected(images: Tensor, margin_px: int) -> Tensor:
+    """Return the images continued by `margin_px` on all sides: ...2 1 | 0 1 2 ... n-1 | n-2..., however often."""
+    if margin_px < min(images.shape[-2:]):
+        return F.pad(images, (margin_px,) * 4, mode="reflect")
+    rows, columns = (_mirrored_places(length, margin_px, images.device) for length in images.shape[-2:])
+    return images[:, :, rows][:, :, :, columns]
+
+
 def _by_fourier(images: Tensor, kernels: Tensor, margin_px: int) -> Tensor:
     """Return images (B, C, H, W), convolved with kernels (B, k, k); transforms have lengths without large factors."""
     radius = kernels.shape[-1] // 2
     images, margin_px = _near(images, radius, margin_px)
-    padded = _reflected(images, radius - margin_px)
+    padded = reflected(images, radius - margin_px)
     size = torch.Size(_fast_length(n) for n in padded.shape[-2:])
     spectrum = torch.fft.rfft2(padded, s=size) * torch.fft.rfft2(kernels.to(images.dtype), s=size)[:, None]
     full = torch.fft.irfft2(spectrum, s=size)
     height, width = inside(images, margin_px).shape[-2:]
-    return full[:, :, 2 * radius : 2 * radius + height, 2 * radius : 2 * radius + width].contiguous()
+    return full[:, :, 2 * radius : 2 * radius + height, 2 * radius : 2 * radius + width]
 
 
 def _in_two_passes(image: Tensor, along_x: Tensor, along_y: Tensor, margin_px: int) -> Tensor:
@@ -232,14 +240,6 @@ def _fast_length(length: int) -> int:
         while rest % factor == 0:
             rest //= factor
     return length if rest == 1 else _fast_length(length + 2)
-
-
-def _reflected(images: Tensor, radius: int) -> Tensor:
-    """Return the images continued by `radius` on all sides: ...2 1 | 0 1 2 ... n-1 | n-2..., however often."""
-    if radius < min(images.shape[-2:]):
-        return F.pad(images, (radius,) * 4, mode="reflect")
-    rows, columns = (_mirrored_places(length, radius, images.device) for length in images.shape[-2:])
-    return images[:, :, rows][:, :, :, columns]
 
 
 def _mirrored_places(length: int, radius: int, device: torch.device) -> Tensor:
